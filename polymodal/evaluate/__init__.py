@@ -1,0 +1,108 @@
+"""Evaluation: functions of embeddings, ranked ids, labels and relevance; never of a model."""
+
+from polymodal.evaluate.breakdown import GroupScore, breakdown, by_band, by_pattern, label_bands
+from polymodal.evaluate.clustering import Clustering, ari, cluster, k_means, nmi, purity
+from polymodal.evaluate.explain import (
+    Geometry,
+    MeanWeights,
+    RankCorrelation,
+    alignment,
+    effective_rank,
+    geometry,
+    mean_weights,
+    spearman,
+    uniformity,
+)
+from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
+from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
+from polymodal.evaluate.relevance import Relevance, by_id, by_key, by_qrels
+from polymodal.evaluate.report import (
+    Breakdown,
+    Example,
+    Facts,
+    Headline,
+    Report,
+    make_examples,
+    read_curves,
+    write_report,
+)
+from polymodal.evaluate.retrieval import Judged, Retrieval, judge_lists, measure, metric_names, retrieve
+from polymodal.evaluate.robustness import (
+    Comparison,
+    SubsetMatrix,
+    SubsetScore,
+    compare_controls,
+    mean_fusion,
+    random_like,
+    subset_matrix,
+    subset_scores,
+)
+from polymodal.evaluate.summary import Statement, statements
+from polymodal.evaluate.topk import rank_of, top_k
+from polymodal.evaluate.values import AS_IS, Subset, subset_name
+
+__all__ = [
+    "AS_IS",
+    "Breakdown",
+    "Classification",
+    "Clustering",
+    "Comparison",
+    "Difference",
+    "Example",
+    "Facts",
+    "Geometry",
+    "GroupScore",
+    "Headline",
+    "Interval",
+    "Judged",
+    "MeanWeights",
+    "RankCorrelation",
+    "Regression",
+    "Relevance",
+    "Report",
+    "Retrieval",
+    "Statement",
+    "Subset",
+    "SubsetMatrix",
+    "SubsetScore",
+    "alignment",
+    "ari",
+    "breakdown",
+    "by_band",
+    "by_id",
+    "by_key",
+    "by_pattern",
+    "by_qrels",
+    "cluster",
+    "compare_controls",
+    "effective_rank",
+    "geometry",
+    "interval",
+    "intervals",
+    "judge_lists",
+    "k_means",
+    "knn_probe",
+    "label_bands",
+    "linear_probe",
+    "make_examples",
+    "mean_fusion",
+    "mean_weights",
+    "measure",
+    "metric_names",
+    "nmi",
+    "paired",
+    "purity",
+    "random_like",
+    "rank_of",
+    "read_curves",
+    "retrieve",
+    "ridge_probe",
+    "spearman",
+    "statements",
+    "subset_matrix",
+    "subset_name",
+    "subset_scores",
+    "top_k",
+    "uniformity",
+    "write_report",
+]

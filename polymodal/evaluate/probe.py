@@ -1,0 +1,315 @@
+"""What can be read from the vectors: nearest neighbours, a linear classifier, a linear regression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from polymodal.evaluate.breakdown import GroupScore, breakdown, label_bands
+from polymodal.evaluate.intervals import Floats, Interval, interval, resample_weights
+from polymodal.evaluate.topk import top_k
+from polymodal.evaluate.values import Result
+from polymodal.types import BadInput, Embeddings, MissingExtra
+
+__all__ = ["Classification", "Regression", "knn_probe", "knn_votes", "linear_probe", "ridge_probe"]
+
+Ints = npt.NDArray[np.int64]
+
+# temperature of the votes, as in the k-NN evaluation of DINO (Caron et al. 2021)
+_VOTE_TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Classification(Result):
+    """How well labels are recovered.
+
+    Args:
+        name: what was predicted from what, for people.
+        method: `k-NN` or `linear`.
+        settings: chosen k, penalty, split.
+        classes: distinct labels of the training items; trained, tested: items.
+        unseen: tested items whose label no training item has; they count as wrong.
+        accuracy: share right. balanced: mean recall over the labels of the tested items.
+        chance: share right when always answering the most frequent training label.
+        per_class: recall of each tested label, most frequent first.
+        bands: accuracy over head, torso and tail labels (`label_bands` of the training labels).
+        correct: tested id -> whether it was right; not in the JSON.
+        predicted: tested id -> label; not in the JSON.
+    """
+
+    unwritten: ClassVar[frozenset[str]] = frozenset({"correct", "predicted"})
+    name: str
+    method: str
+    settings: Mapping[str, Any]
+    classes: int
+    trained: int
+    tested: int
+    unseen: int
+    accuracy: Interval
+    balanced: Interval
+    chance: float
+    per_class: tuple[GroupScore, ...]
+    bands: tuple[GroupScore, ...]
+    correct: Mapping[str, bool] = field(repr=False)
+    predicted: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Regression(Result):
+    """How well a number is recovered. `r2` is 1 - squared error / spread of the tested items; at most 1."""
+
+    name: str
+    penalty: float
+    trained: int
+    tested: int
+    r2: Interval
+
+
+def knn_votes(scores: Floats, neighbours: Ints, classes: int, *, weighted: bool = True) -> Ints:
+    """The winning label of each row.
+
+    Args:
+        scores: (n, k) cosines, best first; neighbours: (n, k) label codes, -1 for no neighbour.
+        weighted: a vote counts exp(cosine / 0.07), else 1. Ties go to the smaller code.
+
+    Returns:
+        (n,) label codes.
+    """
+    weight = np.exp((scores - scores[:, :1]) / _VOTE_TEMPERATURE) if weighted else np.ones(scores.shape)
+    weight = np.where(neighbours >= 0, weight, 0.0)
+    cells = np.arange(len(scores))[:, None] * classes + np.maximum(neighbours, 0)
+    votes = np.bincount(cells.ravel(), weight.ravel(), len(scores) * classes).reshape(len(scores), classes)
+    return np.asarray(votes.argmax(1), np.int64)
+
+
+def knn_probe(
+    train: Embeddings,
+    test: Embeddings | None,
+    labels: Mapping[str, str],
+    *,
+    k: int = 10,
+    weighted: bool = True,
+    name: str = "label",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Classification:
+    """Label of each tested item by its k nearest training items (cosine of unit vectors).
+
+    Args:
+        test: None classifies the training items themselves, each without itself (leave one out).
+        labels: id -> label; items without one are left out.
+        k: 1 is the plain nearest neighbour.
+
+    Raises:
+        BadInput: no labelled item to learn from or to test.
+    """
+    known = _labelled(train, labels, "train")
+    tested = known if test is None else _labelled(test, labels, "test")
+    own = np.arange(len(known.ids)) if test is None else None
+    rows, scores = top_k(tested.vectors, known.vectors, k, ids=known.ids, exclude=own)
+    names = sorted({labels[i] for i in known.ids})
+    code = {label: c for c, label in enumerate(names)}
+    held = np.asarray([code[labels[i]] for i in known.ids], np.int64)
+    finite = np.where(rows >= 0, scores, -1.0).astype(np.float64)
+    votes = knn_votes(finite, np.where(rows >= 0, held[rows], -1), len(names), weighted=weighted)
+    settings = {"k": k, "weighted": weighted, "leave one out": test is None}
+    answers = [names[v] for v in votes]
+    return _classified(name, "k-NN", settings, known.ids, tested.ids, answers, labels, resamples, seed)
+
+
+def linear_probe(
+    train: Embeddings,
+    test: Embeddings,
+    labels: Mapping[str, str],
+    *,
+    validation: Embeddings | None = None,
+    penalties: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
+    name: str = "label",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Classification:
+    """Multinomial logistic regression on standardised vectors.
+
+    Args:
+        validation: chooses the penalty; None holds out a seeded fifth of the training items for that.
+        penalties: candidates for C, the inverse strength of the L2 penalty. The classifier is fitted again on all
+            training (not validation) items with the best; ties go to the stronger penalty.
+
+    Raises:
+        BadInput: fewer than two labels; no labelled item.
+        MissingExtra: scikit-learn is not installed.
+    """
+    known, tested = _labelled(train, labels, "train"), _labelled(test, labels, "test")
+    target = np.asarray([labels[i] for i in known.ids])
+    if len(np.unique(target)) < 2:
+        raise BadInput("labels", "at least two labels among the training items", f"{len(np.unique(target))}")
+    centre, spread = _standard(known.vectors)
+    inputs = (known.vectors - centre) / spread
+    if validation is None:
+        fit, held = _hold_out(target, seed)
+        tune_in, tune_target, fit_in, fit_target = inputs[held], target[held], inputs[fit], target[fit]
+    else:
+        chosen = _labelled(validation, labels, "validation")
+        tune_in, fit_in, fit_target = (chosen.vectors - centre) / spread, inputs, target
+        tune_target = np.asarray([labels[i] for i in chosen.ids])
+    scores = [
+        float((_logistic(fit_in, fit_target, c).predict(tune_in) == tune_target).mean()) for c in sorted(penalties)
+    ]
+    best = sorted(penalties)[int(np.argmax(scores))]
+    answers = _logistic(inputs, target, best).predict((tested.vectors - centre) / spread).tolist()
+    settings = {"C": best, "tuned on": "validation" if validation is not None else "a fifth of the training items"}
+    return _classified(name, "linear", settings, known.ids, tested.ids, answers, labels, resamples, seed)
+
+
+def ridge_probe(
+    train: Embeddings,
+    test: Embeddings,
+    values: Mapping[str, float],
+    *,
+    penalties: Sequence[float] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
+    name: str = "number",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Regression:
+    """Ridge regression of a number on standardised vectors, penalty by exact leave-one-out error.
+
+    Args:
+        values: id -> number; items without one are left out.
+
+    Source: Allen 1974 (PRESS); the left-out residual of row i is (y_i - f_i) / (1 - h_i).
+    Raises: BadInput: no item to learn from or to test, or a value that is not finite.
+    """
+    known, tested = _labelled(train, values, "train"), _labelled(test, values, "test")
+    target = np.asarray([values[i] for i in known.ids], np.float64)
+    truth = np.asarray([values[i] for i in tested.ids], np.float64)
+    if not (np.isfinite(target).all() and np.isfinite(truth).all()):
+        raise BadInput("values", "finite numbers", "NaN or infinity")
+    centre, spread = _standard(known.vectors)
+    left, sizes, right = np.linalg.svd(((known.vectors - centre) / spread).astype(np.float64), full_matrices=False)
+    projected = left.T @ (target - target.mean())
+    errors = []
+    for penalty in penalties:
+        shrink = sizes**2 / (sizes**2 + penalty)
+        leverage = (left**2) @ shrink + 1 / len(target)
+        residual = (target - target.mean() - left @ (shrink * projected)) / np.maximum(1 - leverage, 1e-9)
+        errors.append(float((residual**2).mean()))
+    best = penalties[int(np.argmin(errors))]
+    slope = right.T @ (sizes / (sizes**2 + best) * projected)
+    answer = ((tested.vectors - centre) / spread) @ slope + target.mean()
+    return Regression(name, best, len(target), len(truth), _r2(truth, answer, resamples, seed))
+
+
+def _r2(truth: Floats, answer: Floats, resamples: int, seed: int) -> Interval:
+    columns = np.stack([(truth - answer) ** 2, truth, truth**2], 1)
+
+    def score(means: Floats) -> Floats:
+        spread = means[:, 2] - means[:, 1] ** 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(spread > 1e-12, 1 - means[:, 0] / spread, np.nan), np.float64)
+
+    n = len(truth)
+    whole = float(score(columns.mean(0, keepdims=True))[0])
+    drawn = [score(w @ columns / n) for w in resample_weights(n, resamples, seed)] if resamples else []
+    return _bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), n)
+
+
+def _bounds(whole: float, drawn: Floats, n: int) -> Interval:
+    kept = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(kept, [2.5, 97.5]) if len(kept) else (whole, whole)
+    return Interval(whole, float(low), float(high), n)
+
+
+def _classified(
+    name: str,
+    method: str,
+    settings: Mapping[str, Any],
+    train_ids: Sequence[str],
+    test_ids: Sequence[str],
+    answers: Sequence[str],
+    labels: Mapping[str, str],
+    resamples: int,
+    seed: int,
+) -> Classification:
+    counts: dict[str, int] = {}
+    for i in train_ids:
+        counts[labels[i]] = counts.get(labels[i], 0) + 1
+    truth = [labels[i] for i in test_ids]
+    right = np.asarray([a == t for a, t in zip(answers, truth, strict=True)], np.float64)
+    scored = dict(zip(test_ids, right, strict=True))
+    bands = label_bands(counts)
+    most = max(sorted(counts), key=lambda label: counts[label])
+    return Classification(
+        name,
+        method,
+        settings,
+        len(counts),
+        len(train_ids),
+        len(test_ids),
+        sum(t not in counts for t in truth),
+        interval(right, resamples=resamples, seed=seed),
+        _balanced(right, truth, resamples, seed),
+        sum(t == most for t in truth) / len(truth),
+        breakdown(scored, {i: labels[i] for i in test_ids}, resamples=resamples, seed=seed),
+        breakdown(scored, {i: bands.get(labels[i], "tail") for i in test_ids}, resamples=resamples, seed=seed),
+        {i: bool(r) for i, r in scored.items()},
+        dict(zip(test_ids, answers, strict=True)),
+    )
+
+
+def _balanced(right: Floats, truth: Sequence[str], resamples: int, seed: int) -> Interval:
+    """Mean recall over labels; a resample averages over the labels it drew."""
+    names, codes = np.unique(np.asarray(truth), return_inverse=True)
+    member = np.eye(len(names))[codes]
+
+    def score(weights: Floats) -> Floats:
+        size = weights @ member
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.nanmean((weights @ (member * right[:, None])) / size, 1), np.float64)
+
+    whole = float(score(np.ones((1, len(right))))[0])
+    drawn = [score(w.astype(np.float64)) for w in resample_weights(len(right), resamples, seed)] if resamples else []
+    return _bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), len(right))
+
+
+def _labelled(embeddings: Embeddings, labels: Mapping[str, Any], role: str) -> Embeddings:
+    keep = [row for row, i in enumerate(embeddings.ids) if labels.get(i) is not None]
+    if not keep:
+        raise BadInput("labels", f"a label for at least one {role} item", f"none for {len(embeddings)} items")
+    if len(keep) == len(embeddings):
+        return embeddings
+    return Embeddings(tuple(embeddings.ids[r] for r in keep), embeddings.vectors[keep], embeddings.model)
+
+
+def _standard(vectors: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+    wide = vectors.astype(np.float64)
+    spread = wide.std(0)
+    # a column without spread carries nothing; dividing by its rounding noise would blow it up
+    return wide.mean(0), np.where(spread > 1e-7, spread, 1.0)
+
+
+def _hold_out(target: npt.NDArray[np.str_], seed: int) -> tuple[Ints, Ints]:
+    """A fifth of every label's items (none of a label with a single item), seeded."""
+    order = np.random.default_rng(seed).permutation(len(target))
+    _, codes = np.unique(target[order], return_inverse=True)
+    sizes = np.bincount(codes)
+    by_label = np.argsort(codes, kind="stable")
+    place = np.empty(len(target), np.int64)
+    place[by_label] = np.arange(len(target)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    held = place < np.where(sizes > 1, np.maximum(1, sizes // 5), 0)[codes]
+    if not held.any():
+        held = np.arange(len(target)) < max(1, len(target) // 5)
+    return order[~held], order[held]
+
+
+def _logistic(inputs: Floats, target: npt.NDArray[np.str_], penalty: float) -> Any:
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise MissingExtra("scikit-learn", "report") from None
+    if len(np.unique(target)) < 2:
+        raise BadInput("labels", "two labels with at least two items each, to hold some out", "fewer")
+    return LogisticRegression(C=penalty, max_iter=500, tol=1e-3).fit(inputs, target)

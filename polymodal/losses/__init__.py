@@ -1,0 +1,1 @@
+"""The mathematics that objectives share: pure functions of tensors and masks, no model, no modality."""

@@ -1,0 +1,147 @@
+"""The tokenizer that the text and the table share: byte-level BPE, trained on the catalogue itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import torch
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor, nn
+
+from polymodal.types import BadInput
+
+__all__ = ["LONGEST_PIECE", "RESERVED", "Pieces", "clean", "embedding", "keep_some", "symbol_head", "words"]
+
+# ids below this are ours and no text can produce them: 0 is the blank token, 1 stands for a number
+RESERVED = 2
+LONGEST_PIECE = 16
+# characters of a script that writes no spaces and whose characters carry meaning each: one word each
+_HAN = r"㐀-䶿一-鿿豈-﫿\U00020000-\U0003FFFF"
+
+_FIT_CHARS = 2000
+# invisible characters that would make equal titles differ: controls, zero-width space, soft hyphen, bidi marks, BOM
+_SPANS = [(0, 32), (127, 160), (0xAD, 0xAE), (0x200B, 0x200C), (0x200E, 0x2010), (0x202A, 0x202F), (0x2060, 0x2061)]
+_INVISIBLE = {
+    code: None
+    for start, end in [*_SPANS, (0x2066, 0x206A), (0xFEFF, 0xFF00)]
+    for code in range(start, end)
+    if not chr(code).isspace()
+}
+
+
+def clean(text: str, limit: int) -> str:
+    """At most `limit` characters of `text`, without controls, lone surrogates and surplus space.
+
+    The cut comes first, so that the cost of a 10 MB text is that of a copy.
+    """
+    cut = text.lstrip()[:limit]
+    if not cut.isascii():
+        cut = cut.encode("utf-8", "ignore").decode("utf-8")
+    return " ".join(cut.translate(_INVISIBLE).split())
+
+
+class Pieces:
+    """Text -> numbers of pieces, any script; nothing is ever unknown, because every byte is a piece.
+
+    NFKC and lower case (both optional), words split at spaces, at punctuation, between digits and letters, and before
+    and after every Han character; then byte-level BPE in each word. Whether a piece begins a word is not part of the
+    piece (no "##" and no leading-space twin), so that one vector serves both: callers give it to the model as a field.
+
+    Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; bytes as the alphabet
+    from Radford et al. 2019 (GPT-2); Han characters isolated as in Devlin et al. 2019 (BERT).
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.size = RESERVED + tokenizer.get_vocab_size(with_added_tokens=False)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int, lower: bool = True, compatible: bool = True) -> Pieces:
+        """A tokenizer of at most `vocabulary` ids, the reserved ones included. Equal texts give equal JSON.
+
+        Args:
+            texts: streamed once; of each the first 2,000 characters count.
+            vocabulary: at least 256 + RESERVED.
+            lower: ignore case.
+            compatible: NFKC (full-width letters, ligatures, circled digits become plain ones) rather than NFC.
+        """
+        tokenizer = Tokenizer(BPE())
+        steps: list[normalizers.Normalizer] = [normalizers.NFKC() if compatible else normalizers.NFC()]
+        if lower:
+            steps.append(normalizers.Lowercase())
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.WhitespaceSplit(),
+                pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
+                pre_tokenizers.Punctuation("isolated"),
+                pre_tokenizers.Digits(individual_digits=False),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        trainer = BpeTrainer(
+            vocab_size=vocabulary - RESERVED,
+            min_frequency=2,
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            max_token_length=LONGEST_PIECE,
+        )
+        tokenizer.train_from_iterator(_shortened(texts), trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, text: object, where: str) -> Pieces:
+        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
+        if not isinstance(text, str):
+            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
+        return cls(Tokenizer.from_str(text))
+
+    def dump(self) -> str:
+        """JSON."""
+        return str(self._tokenizer.to_str())
+
+    def encode(self, text: str, limit: int) -> tuple[list[int], list[int]]:
+        """At most `limit` pieces: (their ids, the number of the word that each belongs to)."""
+        # no more of the text can matter: a piece has at most 16 bytes; times 4 for what normalising contracts
+        encoding = self._tokenizer.encode(text[: 4 * LONGEST_PIECE * limit], add_special_tokens=False)
+        ids = [RESERVED + number for number in encoding.ids[:limit]]
+        return ids, [word or 0 for word in encoding.word_ids[:limit]]
+
+
+def _shortened(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield text[:_FIT_CHARS]
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """A table of `rows` vectors, N(0, 0.02) as in BERT."""
+    table = nn.Embedding(rows, width)
+    nn.init.normal_(table.weight, std=0.02)
+    return table
+
+
+def symbol_head(width: int, outputs: int) -> nn.Sequential:
+    """Dense, GELU, LayerNorm, Linear: (K, width) -> (K, outputs). The head of BERT's masked language model.
+
+    Differences: not tied to the embeddings, because those belong to the exported model and the head to the objective.
+    """
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, outputs))
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Where the words of `text` stand: runs without space, and every Han character for itself."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def keep_some(count: int, drop: float, generator: torch.Generator) -> Tensor:
+    """Which of `count` things stay when each is dropped with probability `drop`: (count,) bool, at least one True."""
+    draws = torch.rand(count, generator=generator)
+    keep = draws >= drop
+    keep[draws.argmax()] = True
+    return keep
+
+
+_WORD = re.compile(rf"[{_HAN}]|[^\s{_HAN}]+")

@@ -1,0 +1,397 @@
+"""Table: the attributes of an item, names with values; numbers stay numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polymodal.modalities import _pieces
+from polymodal.modalities._pieces import Pieces
+from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.tensors import Fields
+from polymodal.types import BadInput, MediaError
+
+__all__ = ["Pairs", "Table", "TableConfig"]
+
+# what decode returns: (name, value) in the order of names, strings in the order they came in under one name
+Pairs = tuple[tuple[str, str | float], ...]
+
+_NUMBER_ID = 1
+_NAME, _VALUE = 0, 1
+_DEEPEST, _MOST_PAIRS, _NAME_CHARS = 8, 10_000, 200
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,15})?")
+# standardised numbers end here; asinh brings a value 200 spreads from the middle to 6
+_LIMIT = 6.0
+# deviation of a normal distribution over the distance of its quartiles
+_NORMAL_SPREAD = 1 / 1.349
+
+
+class TableConfig(ModalityConfig):
+    """How attributes are read.
+
+    Args:
+        vocabulary: most pieces of the tokenizer for names and words, 2 reserved ones and 256 bytes included.
+        max_attributes: attributes read of a row; beyond that the rarer names are cut.
+        name_pieces, value_pieces: pieces read of a name and of a value. N <= max_attributes * (the sum of both).
+        max_names: names with an index and a scale of their own; further and unseen names share `buckets` by hash.
+        max_chars: characters kept of a value.
+        parse_numbers: read "12", "-3" and "12.50" as numbers; never "007", "1e999", "12-14", "1,5" or ten digits.
+        waves: frequencies that a number is read through.
+        drop: augmentation: chance of each attribute to be left out.
+    """
+
+    kind: Literal["table"] = "table"
+    vocabulary: int = Field(4000, ge=300, le=1_000_000)
+    max_attributes: int = Field(32, ge=1, le=1024)
+    name_pieces: int = Field(2, ge=1, le=64)
+    value_pieces: int = Field(6, ge=1, le=64)
+    max_names: int = Field(2048, ge=0)
+    buckets: int = Field(64, ge=1)
+    max_chars: int = Field(2000, ge=1)
+    parse_numbers: bool = True
+    waves: int = Field(16, ge=1, le=256)
+    drop: float = Field(0.1, ge=0, lt=1)
+
+    def fit(self, values: Iterable[Any]) -> Fitted:
+        """The tokenizer, the names by falling frequency, and a middle and a spread for the numbers of each name.
+
+        `{"tokenizer": JSON, "names": [...], "scales": [[middle, spread] or null, ...], "other": [middle, spread]}`.
+        One pass; a sample of at most 1,024 numbers a name is held.
+        """
+        survey = _Survey()
+        pieces = Pieces.train(survey.read(values), self.vocabulary)
+        names = survey.names(self.max_names)
+        return {
+            "tokenizer": pieces.dump(),
+            "names": names,
+            "scales": [_scale(survey.numbers[name].kept) if name in survey.numbers else None for name in names],
+            "other": _scale([math.asinh(x) for sample in survey.numbers.values() for x in sample.kept]),
+        }
+
+    def build(self, width: int, fitted: Fitted) -> Table:
+        """Raises BadInput where `fitted` is not what `fit` returns."""
+        for key in ("names", "scales", "other"):
+            if key not in fitted:
+                raise BadInput(f"fitted[{key!r}]", "what TableConfig.fit returned", "nothing")
+        return Table(self, width, Pieces.load(fitted.get("tokenizer"), "fitted['tokenizer']"), fitted)
+
+    def decoder(self) -> Table:
+        """A Table whose tokenizer knows single bytes only."""
+        return Table(self, 1, Pieces.train((), self.vocabulary), {"names": [], "scales": [], "other": [0.0, 1.0]})
+
+
+class _Sample:
+    """A uniform sample of a stream (algorithm R), the same for the same stream."""
+
+    def __init__(self, seed: int, size: int = 1024) -> None:
+        self.kept: list[float] = []
+        self._random = np.random.default_rng(seed)
+        self._seen, self._size = 0, size
+
+    def add(self, value: float) -> None:
+        self._seen += 1
+        if len(self.kept) < self._size:
+            self.kept.append(value)
+        elif (at := int(self._random.integers(self._seen))) < self._size:
+            self.kept[at] = value
+
+
+class _Survey:
+    """What one pass over the values tells besides the words that it hands on."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, _Sample] = {}
+        self._count: Counter[str] = Counter()
+
+    def read(self, values: Iterable[Pairs]) -> Iterator[str]:
+        for pairs in values:
+            for name, value in pairs:
+                self._count[name] += 1
+                yield name
+                if isinstance(value, str):
+                    yield value
+                else:
+                    self.numbers.setdefault(name, _Sample(_hash(name))).add(value)
+
+    def names(self, most: int) -> list[str]:
+        return sorted(self._count, key=lambda name: (-self._count[name], name))[:most]
+
+
+def _scale(numbers: Sequence[float]) -> tuple[float, float]:
+    """Median, and the spread that the quartiles of a normal distribution would have; sound for constants too."""
+    if not numbers:
+        return 0.0, 1.0
+    values = np.asarray(numbers, np.float64)
+    with np.errstate(over="ignore"):
+        low, middle, high = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
+        candidates = [_NORMAL_SPREAD * (high - low), float(np.abs(values - middle).mean()), abs(middle), 1.0]
+    return middle, next(c for c in candidates if math.isfinite(c) and c > 1e-9 * abs(middle) + 1e-300)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+class _Shuffled(tuple[tuple[str, str | float], ...]):
+    """Pairs whose order `augment` has drawn: preprocess keeps it."""
+
+    __slots__ = ()
+
+
+class Table(Modality):
+    """One group of tokens an attribute: the pieces of its name, then those of its value, or one token for a number.
+
+    Fields of N tokens: `id` int64 (1 = a number), `number` float32 (standardised; 0 for words), `numeric` bool,
+    `attribute` int64 (index of the name; unseen names by hash), `side` int64 (0 name, 1 value), `offset` int64 (piece
+    in its side), `slot` int64 (rank of the attribute in its row), `unit` int64 (2 * slot + side: a whole name or a
+    whole value hides together).
+
+    A number x of a name with median m and spread s (of the quartiles) is z = asinh((x - m) / s), within +-6: linear
+    near the middle, logarithmic in the tails, so that one absurd price neither dominates nor looks like the next.
+    Unseen names take asinh(x) for x, and m and s of all numbers so taken.
+    It is read as [z, sin(2 pi f z), cos(2 pi f z)] -> Linear, f learned.
+
+    The `slot` is the only tie between a name and its value. In training slots are drawn at random, so that a slot means
+    nothing by itself; otherwise attributes stand in the order of their names, whatever the order of the row.
+
+    Source: Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning" (periodic
+    embeddings); whole names and values hidden as in SCALE's MEM (Dong et al. 2022).
+    Differences: frequencies are shared by all attributes rather than one set each, since a catalogue has thousands;
+    the attribute's own vector is added instead. No ReLU after the Linear: the tower follows.
+    """
+
+    kind: ClassVar[str] = "table"
+    frequencies: nn.Parameter
+
+    def __init__(self, config: TableConfig, width: int, pieces: Pieces, fitted: Fitted) -> None:
+        super().__init__()
+        self.config, self.pieces = config, pieces
+        self._index = {name: at for at, name in enumerate(fitted["names"])}
+        self._scales: list[Sequence[float] | None] = list(fitted["scales"])
+        self._other: Sequence[float] = fitted["other"]
+        self._known: dict[tuple[str, int], list[int]] = {}
+        self.content = _pieces.embedding(pieces.size, width)
+        self.column = _pieces.embedding(len(self._index) + config.buckets, width)
+        self.side = _pieces.embedding(2, width)
+        self.slot = _pieces.embedding(config.max_attributes, width)
+        self.offset = _pieces.embedding(max(config.name_pieces, config.value_pieces), width)
+        self.frequencies = nn.Parameter(torch.randn(config.waves) * 0.3)
+        self.number = nn.Linear(1 + 2 * config.waves, width)
+        nn.init.normal_(self.number.weight, std=0.02)
+        nn.init.zeros_(self.number.bias)
+
+    # -- loader side ---------------------------------------------------------------------------------------------
+
+    def decode(self, source: Any) -> Pairs:
+        """(name, value) pairs in the order of their names; values are str or finite float.
+
+        Args:
+            source: a mapping, a sequence of pairs, or the JSON text of either. Lists give several pairs, nested
+                mappings "outer.inner"; yes/no for bool; None, "", NaN and infinity are left out.
+
+        Raises:
+            MediaError: "wrong type" for anything else, "unreadable" JSON, "over the limits" (8 levels, 10,000 pairs),
+                "empty" where no value is left.
+        """
+        if isinstance(source, str):
+            source = _parse(source)
+        pairs: list[tuple[str, str | float]] = []
+        for name, value in _flatten("", source, 0):
+            plain = self._plain(value)
+            if plain is not None:
+                pairs.append((_pieces.clean(name, _NAME_CHARS) or "?", plain))
+            if len(pairs) > _MOST_PAIRS:
+                raise MediaError("over the limits", f"more than {_MOST_PAIRS} attributes")
+        if not pairs:
+            raise MediaError("empty", "no attribute has a value")
+        return tuple(sorted(pairs, key=_order))
+
+    def _plain(self, value: Any) -> str | float | None:
+        if isinstance(value, (bool, np.bool_)):
+            return "yes" if value else "no"
+        if isinstance(value, str):
+            text = _pieces.clean(value, self.config.max_chars)
+            if self.config.parse_numbers and _NUMBER.fullmatch(text):
+                return float(text) + 0.0  # one number of 0 and -0
+            return text or None
+        try:
+            number = float(value) + 0.0
+        except OverflowError:
+            return None
+        except (TypeError, ValueError):
+            raise MediaError("wrong type", f"a value of type {type(value).__name__}") from None
+        return number if math.isfinite(number) else None
+
+    def augment(self, value: Pairs, generator: torch.Generator) -> Pairs:
+        """Leaves attributes out (never all) and draws which slot each of the others gets."""
+        order = torch.randperm(len(value), generator=generator)
+        keep = _pieces.keep_some(len(value), self.config.drop, generator)
+        return _Shuffled(value[at] for at in order[keep[order]].tolist())
+
+    def preprocess(self, value: Pairs) -> Fields:
+        """Fields of all attributes; the same for every order of the pairs. No pair, no token."""
+        pairs: Sequence[tuple[str, str | float]] = value if isinstance(value, _Shuffled) else sorted(value, key=_order)
+        ids: list[int] = []
+        numbers: list[float] = []
+        places: list[tuple[int, int, int, int]] = []
+        for slot, (name, content) in enumerate(self._most_common(pairs)):
+            pieces, attribute = self._name(name)
+            ids += pieces
+            numbers += [0.0] * len(pieces)
+            places += [(attribute, _NAME, offset, slot) for offset in range(len(pieces))]
+            if isinstance(content, str):
+                words = self._words(content, self.config.value_pieces)
+                numbers += [0.0] * len(words)
+            else:
+                words = [_NUMBER_ID]
+                numbers.append(self._standardised(name, content))
+            ids += words
+            places += [(attribute, _VALUE, offset, slot) for offset in range(len(words))]
+        return _fields(ids, numbers, places)
+
+    def _most_common(self, pairs: Sequence[tuple[str, str | float]]) -> Sequence[tuple[str, str | float]]:
+        most = self.config.max_attributes
+        if len(pairs) <= most:
+            return pairs
+        common = sorted(range(len(pairs)), key=lambda at: (self._index.get(pairs[at][0], len(self._index)), at))
+        return [pairs[at] for at in sorted(common[:most])]
+
+    def _name(self, name: str) -> tuple[list[int], int]:
+        attribute = self._index.get(name)
+        if attribute is None:
+            attribute = len(self._index) + _hash(name) % self.config.buckets
+        # a name that the tokenizer reduces to nothing still needs a token to tie its value to
+        return self._words(name, self.config.name_pieces) or self._words("?", 1), attribute
+
+    def _words(self, text: str, limit: int) -> list[int]:
+        known = self._known.get((text, limit))
+        if known is None:
+            known = self.pieces.encode(text, limit)[0]
+            # names and values repeat; the bound keeps free text from filling the memory
+            if len(text) <= 64 and len(self._known) < 32_768:
+                self._known[text, limit] = known
+        return known
+
+    def _standardised(self, name: str, number: float) -> float:
+        at = self._index.get(name)
+        scale = self._scales[at] if at is not None else None
+        middle, spread = scale or self._other
+        ratio = ((number if scale else math.asinh(number)) - middle) / spread
+        return min(max(math.asinh(ratio), -_LIMIT), _LIMIT)
+
+    def example(self, seed: int) -> Pairs:
+        """Two to six attributes, words and numbers."""
+        numbers = np.random.default_rng(seed)
+        names = numbers.permutation(["colour", "price", "size", "brand", "weight", "material"])[: numbers.integers(2, 7)]
+        words = ("red", "blue", "Acme", "oak")
+        return self.decode(
+            {
+                str(name): float(numbers.normal(20, 5)) if name in ("price", "weight") else str(numbers.choice(words))
+                for name in names
+            }
+        )
+
+    def blank(self) -> Fields:
+        """One token with the id 0, which no attribute produces."""
+        return _fields([0], [0.0], [(0, _NAME, 0, 0)])
+
+    def show(self, value: Pairs) -> tuple[str, bytes]:
+        """A line an attribute."""
+        lines = [f"{name}: {content if isinstance(content, str) else f'{content:g}'}" for name, content in value]
+        return "text/plain", "\n".join(lines).encode()
+
+    # -- model side ----------------------------------------------------------------------------------------------
+
+    def embed(self, fields: Fields) -> Tensor:
+        """Content: the piece; for a number its waves and the attribute's vector besides."""
+        z = fields["number"][:, None].to(self.frequencies.dtype)
+        angle = 2 * math.pi * z * self.frequencies
+        waves: Tensor = self.number(torch.cat([z, angle.sin(), angle.cos()], 1)) + self.column(fields["attribute"])
+        pieces: Tensor = self.content(fields["id"])
+        return pieces + waves.masked_fill(~fields["numeric"][:, None], 0.0)
+
+    def positions(self, fields: Fields) -> Tensor:
+        """Slot, side and offset; never the attribute, which would tell a hidden name."""
+        places: Tensor = self.slot(fields["slot"]) + self.side(fields["side"]) + self.offset(fields["offset"])
+        return places
+
+    def target(self, fields: Fields) -> Tensor:
+        """(K, 2) float32: the id and the standardised number."""
+        return torch.stack([fields["id"].float(), fields["number"].float()], 1)
+
+    def head(self, width: int) -> nn.Module:
+        """(K, width) -> (K, vocabulary + 1): logits, then the number."""
+        return _pieces.symbol_head(width, self.pieces.size + 1)
+
+    def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of words in nats, smooth L1 of numbers."""
+        prediction = prediction.float()
+        ids = target[:, 0].long()
+        words = F.cross_entropy(prediction[:, :-1], ids, reduction="none")
+        numbers = F.smooth_l1_loss(prediction[:, -1], target[:, 1].float(), reduction="none")
+        return torch.where(ids == _NUMBER_ID, numbers, words)
+
+
+def _order(pair: tuple[str, str | float]) -> tuple[str, bool, str | float]:
+    """Names in order; under one name numbers before words, so that the order of the row leaves no trace."""
+    name, value = pair
+    return name, isinstance(value, str), value
+
+
+def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]]) -> Fields:
+    identity = torch.from_numpy(np.asarray(ids, np.int64))
+    columns = torch.from_numpy(np.asarray(places, np.int64).reshape(-1, 4).T.copy())
+    attribute, side, offset, slot = columns.unbind()
+    return {
+        "id": identity,
+        "number": torch.from_numpy(np.asarray(numbers, np.float32)),
+        "numeric": identity == _NUMBER_ID,
+        "attribute": attribute,
+        "side": side,
+        "offset": offset,
+        "slot": slot,
+        "unit": 2 * slot + side,
+    }
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MediaError("unreadable", f"not JSON: {type(error).__name__}") from None
+
+
+def _flatten(name: str, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """Names with plain values, outer names before inner ones."""
+    if depth > _DEEPEST:
+        raise MediaError("over the limits", f"attributes nested deeper than {_DEEPEST} levels")
+    if isinstance(node, Mapping):
+        for key, inner in node.items():
+            yield from _flatten(f"{name}.{key}" if name else str(key) or "?", inner, depth + 1)
+    elif isinstance(node, (list, tuple, np.ndarray, set, frozenset)):
+        for inner in node:
+            yield from _flatten(*_pair(name, inner), depth + 1)
+    elif not name:
+        raise MediaError("wrong type", f"expected attributes, got {type(node).__name__}")
+    elif node is not None:
+        yield name, node
+
+
+def _pair(name: str, item: Any) -> tuple[str, Any]:
+    """One item of a list: a value of `name`, or, where the list is the whole table, a pair or a mapping."""
+    if name or isinstance(item, Mapping):
+        return name, item
+    if not isinstance(item, (list, tuple, np.ndarray)) or len(item) != 2 or not isinstance(item[0], str):
+        raise MediaError("wrong type", "expected pairs of name and value")
+    return item[0] or "?", item[1]

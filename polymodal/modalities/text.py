@@ -1,0 +1,147 @@
+"""Text: titles, descriptions, reviews, in any script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polymodal.modalities import _pieces
+from polymodal.modalities._pieces import Pieces
+from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.tensors import Fields
+from polymodal.types import MediaError
+
+__all__ = ["Text", "TextConfig"]
+
+
+class TextConfig(ModalityConfig):
+    """How text is read.
+
+    Args:
+        vocabulary: most pieces that the tokenizer may have, 2 reserved ones and 256 bytes included.
+        max_tokens: N, pieces read of a text; the rest is cut.
+        max_chars: characters kept of a text, before anything else is done with it.
+        lower: ignore case.
+        compatible: NFKC rather than NFC.
+        drop_words: augmentation: chance of each word to be left out.
+        words_as_unit: hide whole words; False: each piece for itself.
+    """
+
+    kind: Literal["text"] = "text"
+    vocabulary: int = Field(8000, ge=300, le=1_000_000)
+    max_tokens: int = Field(32, ge=1, le=4096)
+    max_chars: int = Field(20_000, ge=1)
+    lower: bool = True
+    compatible: bool = True
+    drop_words: float = Field(0.1, ge=0, lt=1)
+    words_as_unit: bool = True
+
+    def fit(self, values: Iterable[Any]) -> Fitted:
+        """Trains the tokenizer: `{"tokenizer": JSON}`."""
+        return {"tokenizer": Pieces.train(values, self.vocabulary, self.lower, self.compatible).dump()}
+
+    def build(self, width: int, fitted: Fitted) -> Text:
+        """Raises BadInput where `fitted` holds no tokenizer."""
+        return Text(self, width, Pieces.load(fitted.get("tokenizer"), "fitted['tokenizer']"))
+
+    def decoder(self) -> Text:
+        """A Text whose tokenizer knows single bytes only."""
+        return Text(self, 1, Pieces.train((), self.vocabulary, self.lower, self.compatible))
+
+
+class Text(Modality):
+    """Pieces of words, one token each.
+
+    Fields of N <= max_tokens tokens: `id` int64, `position` int64 from 0, `start` int64 (1 where a piece begins a
+    word), `unit` int64 (number of the word). No begin or end token: the model's summary token does that work.
+
+    Source: Devlin et al. 2019 (BERT): learned positions, the head, masking whole words.
+    Differences: `start` is a field with its own embedding rather than "##" in the vocabulary; targets carry no label
+    smoothing; the head is not tied to the embeddings (it belongs to the objective, they to the exported model).
+    """
+
+    kind: ClassVar[str] = "text"
+
+    def __init__(self, config: TextConfig, width: int, pieces: Pieces) -> None:
+        super().__init__()
+        self.config, self.pieces = config, pieces
+        self.content = _pieces.embedding(pieces.size, width)
+        self.place = _pieces.embedding(config.max_tokens, width)
+        self.start = _pieces.embedding(2, width)
+
+    def decode(self, source: Any) -> str:
+        """The text on one line, without controls and lone surrogates, cut at `max_chars`.
+
+        Raises:
+            MediaError: "wrong type" where it is not a str; "empty" where nothing visible is left, so that the cell
+                counts as absent and the audit says why.
+        """
+        if not isinstance(source, str):
+            raise MediaError("wrong type", f"expected text, got {type(source).__name__}")
+        text = _pieces.clean(source, self.config.max_chars)
+        if not text:
+            raise MediaError("empty", "nothing but space")
+        return text
+
+    def augment(self, value: str, generator: torch.Generator) -> str:
+        """Leaves words out (Han characters, where there are no spaces), never all of them."""
+        if self.config.drop_words == 0:
+            return value
+        spans = _pieces.words(value)
+        if len(spans) < 2:
+            return value
+        keep = _pieces.keep_some(len(spans), self.config.drop_words, generator).tolist()
+        kept, end = [], 0
+        for (first, last), stays in zip(spans, keep, strict=True):
+            kept.append(value[end : last if stays else first])
+            end = last
+        return " ".join("".join(kept).split())
+
+    def preprocess(self, value: str) -> Fields:
+        """Fields of the first `max_tokens` pieces; an empty text has none."""
+        ids, words = self.pieces.encode(value, self.config.max_tokens)
+        word = torch.tensor(words, dtype=torch.long)
+        position = torch.arange(len(ids))
+        start = torch.ones_like(word)
+        start[1:] = word[1:] != word[:-1]
+        unit = word if self.config.words_as_unit else position
+        return {"id": torch.tensor(ids, dtype=torch.long), "position": position, "start": start, "unit": unit}
+
+    def example(self, seed: int) -> str:
+        """Three to nine words of a small vocabulary."""
+        words = ("red", "shoe", "large", "cotton", "lamp", "blue", "vase", "Schuh", "红色", "鞋子", "chair", "soft")
+        numbers = np.random.default_rng(seed)
+        return " ".join(numbers.choice(words, int(numbers.integers(3, 10))))
+
+    def blank(self) -> Fields:
+        """One token with the id 0, which no text produces."""
+        zero = torch.zeros(1, dtype=torch.long)
+        return {"id": zero, "position": zero, "start": zero + 1, "unit": zero}
+
+    def embed(self, fields: Fields) -> Tensor:
+        embedded: Tensor = self.content(fields["id"])
+        return embedded
+
+    def positions(self, fields: Fields) -> Tensor:
+        """Place in the text, and whether a word begins here: a hidden piece keeps both."""
+        places: Tensor = self.place(fields["position"])
+        starts: Tensor = self.start(fields["start"])
+        return places + starts
+
+    def target(self, fields: Fields) -> Tensor:
+        """(K, 1) int64: the id."""
+        return fields["id"][:, None]
+
+    def head(self, width: int) -> nn.Module:
+        """(K, width) -> (K, vocabulary) logits."""
+        return _pieces.symbol_head(width, self.pieces.size)
+
+    def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy in nats; ln(vocabulary) for a head that knows nothing."""
+        return F.cross_entropy(prediction.float(), target[:, 0].long(), reduction="none")

@@ -1,0 +1,130 @@
+"""Modality: what one kind of input must know about itself. One file in `modalities/` per kind, nothing else to edit.
+
+The life of a cell::
+
+    source --decode--> value --augment--> value --preprocess--> fields (N, ...)      loader, one cell, no gradient
+       |                  |                                        |
+       path, bytes, text  array, text or pairs; stored in shards   presence.fill pads N: absent = no valid token
+                                                                   v
+    fields (K, ...) --embed--> (K, D) + positions (K, D)           model, valid tokens only
+                    --target--> (K, ...)  head(x) -> prediction    objective, hidden tokens only
+                    distance(prediction, target) -> (K,)
+
+Every tensor field has the token axis first, so shared code needs no branch on the kind of a modality.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polymodal.config import Config
+from polymodal.tensors import Fields
+
+__all__ = ["Fitted", "Modality", "ModalityConfig", "standardise"]
+
+# what a modality learnt from the catalogue before training (vocabulary, mean and spread), as JSON
+Fitted = dict[str, Any]
+
+
+class ModalityConfig(Config):
+    """Base of every modality's config. A subclass gives `kind` its default and builds its class."""
+
+    kind: str
+
+    def fit(self, values: Iterable[Any]) -> Fitted:
+        """What `values` (decoded cells of the training rows, streamed) teach: JSON, stored with the model."""
+        return {}
+
+    def build(self, width: int, fitted: Fitted) -> Modality:
+        """The modality for a model of width D. `fitted` is what `fit` returned."""
+        raise NotImplementedError
+
+    def decoder(self) -> Modality:
+        """A modality good for `decode` alone, before anything is fitted. `prepare` and `audit` use it."""
+        raise NotImplementedError
+
+
+class Modality(nn.Module, ABC):
+    """One kind of input. Needs: subclasses set `kind` and implement the abstract methods below."""
+
+    kind: ClassVar[str]
+    # True where decode reads files, which may be bad, and not plain table cells
+    is_media: ClassVar[bool] = False
+
+    # -- loader side: one cell at a time ------------------------------------------------------------------------
+
+    @abstractmethod
+    def decode(self, source: Any) -> Any:
+        """The source as a plain value: numpy array, str, or list of pairs. A decoded value passes unchanged.
+
+        Raises:
+            MediaError: the cell cannot be used; the caller quarantines it with the reason.
+        """
+
+    def augment(self, value: Any, generator: torch.Generator) -> Any:
+        """A random variation of `value` that means the same. Never changes the value in place."""
+        return value
+
+    @abstractmethod
+    def preprocess(self, value: Any) -> Fields:
+        """Fields of N >= 1 tokens, each (N, ...); N = 0 is an empty cell, the same as an absent one."""
+
+    @abstractmethod
+    def blank(self) -> Fields:
+        """Fields of the cell that zero imputation would attend (a black picture, silence): the control's, only."""
+
+    def example(self, seed: int) -> Any:
+        """A random decoded value of ordinary size: contract tests and benchmarks are made of these."""
+        raise NotImplementedError(f"{type(self).__name__} gives no example, and the contract tests need one")
+
+    def show(self, value: Any) -> tuple[str, bytes]:
+        """A decoded value for people: (media type, content), e.g. ("image/png", ...) or ("text/plain", ...)."""
+        return "text/plain", str(value).encode()
+
+    # -- model side: packed tokens of many cells -----------------------------------------------------------------
+
+    @abstractmethod
+    def embed(self, fields: Fields) -> Tensor:
+        """Content of the tokens: fields (K, ...) -> (K, D)."""
+
+    @abstractmethod
+    def positions(self, fields: Fields) -> Tensor:
+        """Where the tokens stand, without their content: (K, ...) -> (K, D). A mask token keeps it."""
+
+    @abstractmethod
+    def target(self, fields: Fields) -> Tensor:
+        """What a hidden token is to be predicted as: (K, ...) -> (K, T), continuous targets standardised."""
+
+    @abstractmethod
+    def head(self, width: int) -> nn.Module:
+        """A fresh decoder (K, width) -> prediction that `distance` takes. It belongs to the objective."""
+
+    @abstractmethod
+    def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Loss of each token, (K,), in float32; about 1 for an untrained continuous head."""
+
+    def overlap(self, fields: Fields) -> Tensor | None:
+        """Which tokens hide together. Fields (B, N, ...) -> (B, N, N) bool, True where hiding i must hide j.
+
+        None: each token hides alone. The default reads the field `unit` (B, N) int64, if there is one: tokens of one
+        unit (one attribute's name, one frame's tube, one word) hide together.
+        """
+        unit = fields.get("unit")
+        return None if unit is None else unit[:, :, None] == unit[:, None, :]
+
+
+def standardise(moments: Iterable[np.ndarray], floor: float = 1e-3) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per column of arrays (n, T), streamed; deviations are at least `floor`."""
+    count, total, square = 0, np.zeros(1), np.zeros(1)
+    for array in moments:
+        block = np.asarray(array, np.float64)
+        count, total, square = count + len(block), total + block.sum(0), square + (block**2).sum(0)
+    mean = total / max(count, 1)
+    spread = np.sqrt(np.maximum(square / max(count, 1) - mean**2, floor**2))
+    return mean.tolist(), spread.tolist()

@@ -1,0 +1,224 @@
+"""Model: modalities, a tuple of stages, projections. A model family is an order of stages and nothing else.
+
+CLIP, SigLIP `("towers",)` · M3AE, UNITER `("trunk",)` · SCALE `("towers", "trunk")` · InterBERT `("trunk", "towers")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, Protocol, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polymodal import presence
+from polymodal.config import Config
+from polymodal.modality import Modality
+from polymodal.nn.blocks import Stack, StackConfig
+from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
+
+__all__ = ["ITEM", "Corrupt", "Model", "ModelConfig", "Projection", "Towers", "Trunk"]
+
+# (modality, content (K, D), cells) -> content
+Corrupt = Callable[[str, Tensor, Cells], Tensor]
+# The one part that is not a modality: the summary token of a row.
+ITEM = "item"
+
+
+class ModelConfig(Config):
+    """Shape of a model.
+
+    Args:
+        width: D.
+        embedding: E, the width of every exported vector.
+        stages: the order of the stages.
+        tower, trunk: depth and heads of a stage's stacks.
+        share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
+        projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
+            [0, 1].
+    """
+
+    width: int = Field(128, ge=8)
+    embedding: int = Field(128, ge=2)
+    stages: tuple[Literal["towers", "trunk"], ...] = ("towers", "trunk")
+    tower: StackConfig = StackConfig()
+    trunk: StackConfig = StackConfig()
+    share: tuple[tuple[str, ...], ...] = ()
+    projection_relu: bool = False
+
+
+class Stage(Protocol):
+    """Parts -> Parts. `mixes` says whether a part can see another one."""
+
+    mixes: bool
+
+    def __call__(self, parts: Parts) -> Parts: ...
+
+
+class Towers(nn.Module):
+    """Each modality alone through its own Stack; the summary token, if a trunk came before, passes unchanged."""
+
+    mixes = False
+
+    def __init__(self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]) -> None:
+        super().__init__()
+        leader = {name: group[0] for group in share for name in group}
+        self.leader = {name: leader.get(name, name) for name in names}
+        self.towers = nn.ModuleDict({name: Stack(width, config) for name in sorted(set(self.leader.values()))})
+
+    def forward(self, parts: Parts) -> dict[str, Tokens]:
+        """Parts -> Parts of the same shapes."""
+        return {
+            name: tokens if name == ITEM else cast(Tokens, self.towers[self.leader[name]](tokens))
+            for name, tokens in parts.items()
+        }
+
+
+class Trunk(nn.Module):
+    """All tokens of a row together, with a type embedding per modality and one learned summary token in front.
+
+    Source: SCALE's joint co-transformer (arXiv 2109.04275, section 4); M5Product release, commit 227ae08.
+    Differences: type embeddings, a final LayerNorm, and a mask that is right (the release gives every head the mask of
+    another row, and lets absent modalities be attended).
+    """
+
+    mixes = True
+
+    def __init__(self, names: Collection[str], width: int, config: StackConfig) -> None:
+        super().__init__()
+        self.stack = Stack(width, config)
+        self.types = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in sorted(names)})
+        self.item = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, parts: Parts) -> dict[str, Tokens]:
+        """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
+        typed = {name: tokens.map(lambda x, name=name: x + self.types[name]) for name, tokens in parts.items() if name != ITEM}  # type: ignore[misc]
+        some = torch.stack([tokens.valid.any(1) for tokens in typed.values()]).any(0)
+        item = Tokens(self.item.expand(len(some), 1, -1), some[:, None])
+        joined = {ITEM: item, **typed}
+        return presence.split(self.stack(presence.join(joined)), joined)
+
+
+class Projection(nn.Module):
+    """LayerNorm, Linear D -> E, unit length: the vector that is exported."""
+
+    def __init__(self, width: int, embedding: int, relu: bool) -> None:
+        super().__init__()
+        self.norm, self.linear, self.relu = nn.LayerNorm(width), nn.Linear(width, embedding), relu
+
+    def forward(self, pooled: Embedded) -> Embedded:
+        """(B, D) -> (B, E) float32, zero rows where not present."""
+        x = self.linear(self.norm(pooled.z)).float()
+        z = F.normalize(F.relu(x) if self.relu else x, dim=-1, eps=1e-6)
+        return Embedded(z * pooled.present[:, None], pooled.present)
+
+
+class Model(nn.Module):
+    """Tokens of any subset of modalities in, one vector per modality and one per item out.
+
+    Args:
+        modalities: name -> Modality of width D.
+        config: stages and shapes.
+
+    Absent modalities: a row's vector depends on what the row has and on nothing else (tests/contract).
+    """
+
+    def __init__(self, modalities: Mapping[str, Modality], config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.modalities = nn.ModuleDict(modalities)
+        names = list(modalities)
+        build: dict[str, Callable[[], nn.Module]] = {
+            "towers": lambda: Towers(names, config.width, config.tower, config.share),
+            "trunk": lambda: Trunk(names, config.width, config.trunk),
+        }
+        self.stages = nn.ModuleList([build[stage]() for stage in config.stages])
+        self.projections = nn.ModuleDict(
+            {name: Projection(config.width, config.embedding, config.projection_relu) for name in (*names, ITEM)}
+        )
+        self.apply(_initialise)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modality names, in the order of the recipe."""
+        return tuple(self.modalities)
+
+    def modality(self, name: str) -> Modality:
+        """The modality of that name."""
+        return cast(Modality, self.modalities[name])
+
+    def tokenize(self, batch: Batch, corrupt: Corrupt | None = None) -> dict[str, Tokens]:
+        """Batch -> Parts, embedding valid tokens only.
+
+        Args:
+            batch: B rows; a modality that no row has may be missing, and one the model does not know is not read.
+            corrupt: `(modality, content (K, D), cells) -> content`, what an objective does to the content of tokens
+                before their positions are added: a masked token keeps its place.
+        """
+        parts = {}
+        for name in self.names:
+            if name not in batch.cells:
+                continue
+            cells, modality = batch.cells[name], self.modality(name)
+            fields = cells.packed()
+            content = modality.embed(fields)
+            if corrupt is not None:
+                content = corrupt(name, content, cells)
+            parts[name] = presence.scatter(content + modality.positions(fields), cells.valid)
+        return parts
+
+    def encode(self, parts: Parts, thin: Callable[[Parts], Parts] | None = None) -> Encoded:
+        """Parts -> the parts after every stage. `thin` is applied once, before the first stage that mixes modalities:
+        what it takes away the others never see (modality dropout)."""
+        stages: list[Parts] = []
+        for module in self.stages:
+            stage = cast(Stage, module)
+            if thin is not None and stage.mixes:
+                parts, thin = thin(parts), None
+            parts = stage(parts)
+            stages.append(parts)
+        return Encoded(tuple(stages))
+
+    def unimodal(self, encoded: Encoded) -> Parts:
+        """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
+        before = [parts for stage, parts in zip(self.stages, encoded.stages, strict=True) if not cast(Stage, stage).mixes]
+        first = cast(Stage, self.stages[0])
+        return encoded.last if first.mixes else before[0]
+
+    def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
+        """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
+        modalities a row has where the model has no trunk.
+
+        Args:
+            encoded: of `encode`.
+            names: which to compute; all by default.
+        """
+        parts = self.unimodal(encoded)
+        wanted = [n for n in (*parts, ITEM) if names is None or n in names]
+        pooled = {name: presence.pool(parts[name]) for name in parts if name != ITEM}
+        out = {name: self._project(name, pooled[name]) for name in pooled if name in wanted}
+        if ITEM in wanted:
+            out[ITEM] = self._item(encoded, pooled, out)
+        return out
+
+    def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
+        if ITEM in encoded.last:
+            return self._project(ITEM, presence.pool(encoded.last[ITEM]))
+        each = [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
+        some = torch.stack([part.present for part in each]).any(0)
+        return Embedded(F.normalize(torch.stack([part.z for part in each]).sum(0), dim=-1, eps=1e-6), some)
+
+    def _project(self, name: str, pooled: Embedded) -> Embedded:
+        return cast(Embedded, self.projections[name](pooled))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal of deviation 0.55 / sqrt(inputs), BERT's 0.02 at width 768 and as wide as needed below it."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        std = 0.55 * module.weight.shape[1] ** -0.5
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)

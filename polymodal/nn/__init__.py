@@ -1,0 +1,1 @@
+"""Building blocks that know tokens and nothing of modalities, objectives or catalogues."""

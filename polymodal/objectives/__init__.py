@@ -1,0 +1,1 @@
+"""One paper each; none imports another. An objective is found by the name of its module."""

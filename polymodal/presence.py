@@ -1,0 +1,158 @@
+"""The one place for absence. To everyone else an absent modality is a modality with no valid token, and a row that
+does not count.
+
+Absence enters a batch in `fill` and leaves a loss in `masked_mean`; nothing in between may know more about it than
+the masks made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from polymodal.tensors import Cells, Embedded, Fields, Parts, Term, Tokens
+
+__all__ = [
+    "attention_mask",
+    "clean",
+    "drop",
+    "fill",
+    "hide",
+    "join",
+    "keep_only",
+    "masked_mean",
+    "pool",
+    "restrict",
+    "scatter",
+    "split",
+]
+
+
+def fill(rows: Sequence[Fields | None], blank: Fields | None = None) -> Cells | None:
+    """One modality's cells of a batch from the fields of each row; `None` or zero tokens is an absent cell.
+
+    Args:
+        rows: B mappings of field -> (N_b, ...), or None.
+        blank: zero imputation, the control that the SCALE release uses: absent rows get these fields **as valid
+            tokens**. None, the default, leaves them without a token.
+
+    Returns:
+        Cells padded to the longest row (B, N, ...), stored zeros where not valid; None when no row has a token.
+    """
+    kept = [blank if row is None or _length(row) == 0 else row for row in rows]
+    lengths = [0 if row is None else _length(row) for row in kept]
+    sample = next((row for row in kept if row is not None), None)
+    if sample is None:
+        return None
+    longest = max(lengths)
+    fields = {}
+    for name, value in sample.items():
+        out = value.new_zeros((len(kept), longest, *value.shape[1:]))
+        for at, row in enumerate(kept):
+            if row is not None:
+                out[at, : lengths[at]] = row[name]
+        fields[name] = out
+    return Cells(fields, torch.arange(longest)[None] < torch.tensor(lengths)[:, None])
+
+
+def _length(fields: Fields) -> int:
+    return len(next(iter(fields.values())))
+
+
+def scatter(packed: Tensor, valid: Tensor) -> Tokens:
+    """Tokens from the packed content of the valid ones: (K, D) and (B, N) -> Tokens (B, N, D), zeros elsewhere."""
+    at = valid.flatten().nonzero()[:, 0]
+    flat = packed.new_zeros((valid.numel(), packed.shape[-1])).index_copy(0, at, packed)
+    return Tokens(flat.view(*valid.shape, -1), valid)
+
+
+def restrict(tokens: Tokens, rows: Tensor) -> Tokens:
+    """The tokens of `rows` (B,) bool only: elsewhere no token is valid."""
+    return Tokens(tokens.x, tokens.valid & rows[:, None])
+
+
+def keep_only(parts: Parts, names: Collection[str]) -> dict[str, Tokens]:
+    """The parts of the named modalities only, as if the others did not exist."""
+    return {name: tokens for name, tokens in parts.items() if name in names}
+
+
+def drop(parts: Parts, probability: float, draws: Mapping[str, Tensor]) -> dict[str, Tokens]:
+    """Modality dropout: each row loses each of its modalities with `probability`, but never its last one.
+
+    Args:
+        parts: modality -> Tokens.
+        probability: in [0, 1].
+        draws: modality -> (B, 2) uniform in [0, 1), one number for its fate and one for its rank.
+
+    The one a row keeps in any case is drawn uniformly from those that it has.
+    """
+    if probability <= 0 or not parts:
+        return dict(parts)
+    present = torch.stack([tokens.valid.any(1) for tokens in parts.values()], 1)
+    fate, rank = torch.stack([draws[name] for name in parts], 1).unbind(2)
+    last = rank.masked_fill(~present, -1.0).argmax(1, keepdim=True)
+    keep = (fate >= probability).scatter(1, last, True)
+    return {name: restrict(tokens, keep[:, at]) for at, (name, tokens) in enumerate(parts.items())}
+
+
+def hide(valid: Tensor, ratio: float, draws: Tensor, overlap: Tensor | None = None) -> Tensor:
+    """Which tokens to hide and predict, (B, N) bool: drawn on valid tokens only.
+
+    Args:
+        valid: (B, N) bool.
+        ratio: chance of each token, in [0, 1]; of each set of tokens where `overlap` ties them.
+        draws: (B, N) uniform in [0, 1).
+        overlap: (B, N, N) bool: hiding token i hides every valid j with overlap[i, j].
+
+    A token uses the draw of the first token it is tied to: a unit has one draw, so units of every size are hidden with
+    the same chance. Under a looser relation (boxes that overlap) everything tied to a drawn token is hidden with it,
+    so more than `ratio` of the tokens are.
+    """
+    if overlap is None:
+        return valid & (draws < ratio)
+    tied = overlap & valid[:, None, :] & valid[:, :, None]
+    drawn = valid & (draws.gather(1, tied.int().argmax(-1)) < ratio)
+    return valid & (tied & drawn[:, :, None]).any(1)
+
+
+def attention_mask(valid: Tensor) -> Tensor:
+    """(B, N) -> (B, 1, 1, N) bool for scaled_dot_product_attention: True where a key may be attended."""
+    return valid[:, None, None, :]
+
+
+def clean(tokens: Tokens) -> Tokens:
+    """Zeros where a token is not valid, with zero gradient."""
+    return Tokens(tokens.x.masked_fill(~tokens.valid[..., None], 0.0), tokens.valid)
+
+
+def pool(tokens: Tokens) -> Embedded:
+    """Mean over the valid tokens of each row; a row without one is not present and its vector is zero."""
+    count = tokens.valid.sum(1, keepdim=True)
+    total = clean(tokens).x.sum(1)
+    return Embedded(total / count.clamp(min=1), count[:, 0] > 0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Term:
+    """Mean of `values` where `mask` is True, over what counts and never over the batch.
+
+    An empty mask gives exactly 0 with exactly zero gradient: `values` stays in the graph.
+    """
+    count = mask.sum()
+    total = values.masked_fill(~mask, 0.0).sum()
+    return Term(total / count.clamp(min=1), count)
+
+
+def join(parts: Parts) -> Tokens:
+    """All parts as one row of tokens, in the order of the mapping: (B, sum of N, D)."""
+    return Tokens(
+        torch.cat([tokens.x for tokens in parts.values()], 1), torch.cat([tokens.valid for tokens in parts.values()], 1)
+    )
+
+
+def split(tokens: Tokens, like: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """`join` undone: the pieces of `tokens`, named and sized as in `like`."""
+    sizes = [part.valid.shape[1] for part in like.values()]
+    xs, valids = torch.split(tokens.x, sizes, 1), torch.split(tokens.valid, sizes, 1)
+    return {name: Tokens(x, valid) for name, x, valid in zip(like, xs, valids, strict=True)}

@@ -1,0 +1,1 @@
+"""Runs as data: one module a recipe, each with `recipe(kinds, size, ...)`."""

@@ -1,0 +1,42 @@
+"""What "tiny", "small" and "base" mean, for every recipe alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from polymodal.config import parse_kind
+from polymodal.modality import ModalityConfig
+from polymodal.model import ModelConfig
+from polymodal.nn.blocks import StackConfig
+
+__all__ = ["Size", "modalities", "model"]
+
+Size = Literal["tiny", "small", "base"]
+
+_MODEL = {
+    "tiny": ModelConfig(width=128, embedding=128, tower=StackConfig(layers=2, heads=4), trunk=StackConfig(layers=2, heads=4)),
+    "small": ModelConfig(width=384, embedding=256, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)),
+    "base": ModelConfig(width=768, embedding=512, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)),
+}
+
+# What a kind's config takes at a size; a kind that is not listed keeps its defaults at every size.
+_INPUT: dict[str, dict[str, dict[str, Any]]] = {
+    "image": {"small": {"size": 128, "margin": 16}, "base": {"size": 224, "margin": 32}},
+    "video": {"small": {"size": 96}, "base": {"size": 112, "max_frames": 12}},
+    "text": {"tiny": {"vocabulary": 4000}, "base": {"vocabulary": 30000, "max_tokens": 64}},
+    "table": {"tiny": {"vocabulary": 2000}, "base": {"vocabulary": 30000}},
+}
+
+
+def modalities(kinds: Mapping[str, str], size: Size) -> dict[str, ModalityConfig]:
+    """Modality name -> config at a size. Raises BadInput for an unknown kind, with the nearest one."""
+    return {
+        name: parse_kind("polymodal.modalities", {"kind": kind, **_INPUT.get(kind, {}).get(size, {})}, f"modalities.{name}", ModalityConfig)
+        for name, kind in kinds.items()
+    }
+
+
+def model(size: Size) -> ModelConfig:
+    """Width, depth and heads of a size."""
+    return _MODEL[size]
