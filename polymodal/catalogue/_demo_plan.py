@@ -197,8 +197,8 @@ def gaps(items: Sequence[Item], config: DemoConfig) -> npt.NDArray[np.bool_]:
     clip, ear = MODALITIES.index("video"), MODALITIES.index("audio")
     seller[:, ear], sort[:, ear] = seller[:, clip], sort[:, clip]
     habit = np.stack([0.8 * seller[brands.index(i.brand)] + 0.5 * sort[kinds.index(i.category)] for i in items])
-    own = rng.normal(0, 0.5, (n, wide))
-    own[:, ear] = own[:, clip]
+    own = np.zeros((n, wide))
+    own[:, [clip, ear]] = rng.normal(0, 1.1, (n, 1))
     chance = rng.normal(0, 1, (n, wide))
     tie = config.correlation
     ready = np.array([_READINESS[m] for m in MODALITIES]) + tie * (habit + own) + (1 - tie**2) ** 0.5 * chance

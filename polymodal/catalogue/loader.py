@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import signal
 import warnings
@@ -79,9 +80,13 @@ def _feed(state: hashlib.blake2b, value: Any) -> None:
         state.update(f"a{value.dtype.str}{value.shape}".encode())
         state.update(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
     elif isinstance(value, (tuple, list)):
-        state.update(f"s{len(value)}:".encode())
-        for part in value:
-            _feed(state, part)
+        try:
+            # pairs of text and numbers, by far the most sequences, in one go
+            state.update(b"j" + json.dumps(value).encode())
+        except TypeError:
+            state.update(f"s{len(value)}:".encode())
+            for part in value:
+                _feed(state, part)
     else:
         content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
         state.update(f"{type(value).__name__}{len(content)}:".encode())

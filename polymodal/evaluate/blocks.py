@@ -39,8 +39,11 @@ class Section:
         return f'<section id="{self.name}"><h2>{esc(self.title)}</h2>{lead}{self.body}{made}</section>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a heading that starts with `n:` marks a column of numbers. Cells are HTML, made by the caller."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
+    """A table; a heading that starts with `n:` marks a column of numbers.
+
+    Cells are HTML, made by the caller; `kind` is a class of the page's style.
+    """
     numeric = [h.startswith("n:") for h in head]
     top = "".join(f'<th{_class(n)} scope="col">{h.removeprefix("n:")}</th>' for h, n in zip(head, numeric, strict=True))
     body = "".join(
@@ -48,7 +51,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     shown = f"<thead><tr>{top}</tr></thead>" if any(h.removeprefix("n:") for h in head) else ""
-    return f'<div class="scroll"><table>{shown}<tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table class="{kind}">{shown}<tbody>{body}</tbody></table></div>'
 
 
 def _class(numeric: bool) -> str:
@@ -85,7 +88,7 @@ def verdict_table(said: Sequence[Statement], reference: str) -> str:
         made = f"<br><span class='ci'>from {esc(line.where)}, {line.difference.n:,} items</span>"
         rows.append((against, esc(line.task) + made, badge, scored(line.difference)))
         before = line.control
-    return table((f"{esc(reference)} against", "task", "", f"n:{esc(reference)} minus control"), rows)
+    return table((f"{esc(reference)} against", "task", "", f"n:{esc(reference)} minus control"), rows, kind="verdicts")
 
 
 def heat_table(names: Sequence[str], singles: Sequence[Subset], cells: Mapping[tuple[Subset, Subset], Cell]) -> str:

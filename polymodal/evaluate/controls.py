@@ -13,7 +13,7 @@ from polymodal.evaluate.intervals import Difference, Floats, Interval, interval,
 from polymodal.evaluate.probe import knn_votes
 from polymodal.evaluate.relevance import by_key
 from polymodal.evaluate.retrieval import judge, measure
-from polymodal.evaluate.topk import top_k
+from polymodal.evaluate.topk import rank_of, top_k
 from polymodal.evaluate.values import AS_IS, Result, Subset, subset_order
 from polymodal.types import BadInput, Embeddings
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # label_map: average precision of finding items of the same label with the same kind of vector; label_knn: k-NN
-# accuracy, leaving one out; instance_mrr: finding the vector of the other modalities of the same item
+# accuracy, leaving one out; instance_mrr: finding the same item by each single modality that the query lacks
 METRICS = ("label_map", "label_knn", "instance_mrr")
 
 
@@ -140,7 +140,7 @@ def item_scores(
     embeddings: Embeddings,
     labels: Mapping[str, str],
     *,
-    others: Embeddings | None = None,
+    others: Sequence[Embeddings] = (),
     equivalents: Mapping[str, str | None] | None = None,
     k: int = 10,
 ) -> dict[str, Floats]:
@@ -148,7 +148,8 @@ def item_scores(
 
     Args:
         labels: id -> label; items without one have NaN and are not in the corpus of the label metrics.
-        others: vectors of the items' other modalities, searched for `instance_mrr`; None leaves that metric out.
+        others: vectors of the same items made from other modalities, searched one by one for `instance_mrr`; an item's
+            value is its mean over those that have it. Empty leaves the metric out.
         equivalents: id -> group; items of one group are all right answers of `instance_mrr`.
         k: neighbours of label_knn (weighted votes).
 
@@ -160,8 +161,11 @@ def item_scores(
     if len(rows) > 1:
         out["label_map"], out["label_knn"] = np.full((2, len(embeddings)), np.nan)
         out["label_map"][rows], out["label_knn"][rows] = _label_scores(embeddings, rows, labels, k)
-    if others is not None:
-        out["instance_mrr"] = _instance_mrr(embeddings, others, equivalents or {})
+    if others:
+        found = np.stack([_instance_mrr(embeddings, corpus, equivalents or {}) for corpus in others])
+        known = np.isfinite(found).sum(0)
+        total = np.where(np.isfinite(found), found, 0.0).sum(0)
+        out["instance_mrr"] = np.where(known > 0, total / np.maximum(known, 1), np.nan)
     return out
 
 
@@ -185,8 +189,14 @@ def _label_scores(
 
 def _instance_mrr(queries: Embeddings, corpus: Embeddings, equivalents: Mapping[str, str | None]) -> Floats:
     """1 / rank of the first right answer; NaN where the corpus has none."""
-    relevance = by_key(queries.ids, corpus.ids, equivalents, itself="relevant")
     out = np.full(len(queries), np.nan)
+    if not equivalents:
+        at = {name: row for row, name in enumerate(corpus.ids)}
+        known = np.asarray([r for r, i in enumerate(queries.ids) if i in at], np.int64)
+        targets = np.asarray([at[queries.ids[r]] for r in known], np.int64)
+        out[known] = 1 / rank_of(queries.vectors[known], corpus.vectors, targets, ids=corpus.ids)
+        return out
+    relevance = by_key(queries.ids, corpus.ids, equivalents, itself="relevant")
     for start in range(0, len(queries), 512):
         part = np.arange(start, min(start + 512, len(queries)))
         found, _ = top_k(queries.vectors[part], corpus.vectors, len(corpus), ids=corpus.ids)
@@ -214,10 +224,9 @@ class _Bench:
         key = (control, subset, ids)
         if key not in self.known:
             given = self.controls[control]
-            rest = self.modalities - subset
-            # "the other modalities" of an item are only known where the subset is
-            others = _only(given[rest], frozenset(ids)) if subset and rest and rest in given else None
-            others = others if others is not None and len(others) else None
+            rest = [frozenset({m}) for m in sorted(self.modalities - subset)] if subset else []
+            found = [_only(given[other], frozenset(ids)) for other in rest if other in given]
+            others = [e for e in found if len(e)]
             self.known[key] = item_scores(
                 _ordered(given[subset], ids), self.labels, others=others, equivalents=self.equivalents, k=self.k
             )

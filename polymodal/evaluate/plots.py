@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ METRIC_TITLES = {
 _INK, _SOFT, _LINE, _PANEL, _PAPER = "#1b2a33", "#6b7c86", "#dde5e9", "#f3f6f8", "#fdfdfe"
 _VARIABLES = {
     _PAPER: "var(--paper)",
+    "#0e7c86": "var(--accent)",
     _INK: "var(--ink)",
     _SOFT: "var(--soft)",
     _LINE: "var(--line)",
@@ -59,7 +61,9 @@ def _drawn(name: str, title: str, size: tuple[float, float], draw: Callable[[Any
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("matplotlib", "report") from None
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # text stays text in the SVG: the reader's fonts draw it, whatever matplotlib's own font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
@@ -249,7 +253,7 @@ def curve_panels(curves: Mapping[str, Sequence[tuple[float, float]]], name: str,
             axis.grid(axis="y", lw=0.6)
             if len(points):
                 thin = points[:: max(1, len(points) // 400)]
-                axis.plot(thin[:, 0], thin[:, 1], color="#9cc9c9", lw=0.9)
+                axis.plot(thin[:, 0], thin[:, 1], color=PALETTE[0], lw=0.9, alpha=0.35)
                 axis.plot(*_smooth(points), color=PALETTE[0], lw=1.7)
             axis.locator_params(nbins=4)
         for axis in axes[max(0, len(shown) - columns) : len(shown)]:

@@ -63,6 +63,7 @@ tr:last-child td{border-bottom:0}
   vertical-align:middle;overflow:hidden}
 .meter i{display:block;height:100%;background:var(--accent);border-radius:9px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:8px 48px;align-items:start}
+table.verdicts{min-width:640px}
 table.heat{min-width:0;border-collapse:separate;border-spacing:3px}
 table.heat td,table.heat th{border:0;padding:0 10px}
 table.heat td{width:104px;height:58px;text-align:center;vertical-align:middle;border-radius:7px;
@@ -79,8 +80,9 @@ summary{cursor:pointer;color:var(--accent);font-size:14px;font-weight:560}
 .row{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:14px}
 .card{position:relative;background:var(--card);border:1px solid var(--line);border-radius:10px;
   overflow:hidden;font-size:12.5px;line-height:1.35}
-.card .picture{aspect-ratio:1;background:var(--panel);display:grid;place-items:center;overflow:hidden;
+.card .picture{text-align:center;aspect-ratio:1;background:var(--panel);display:grid;place-items:center;overflow:hidden;
   color:var(--soft);font-size:12px}
+.card .picture span{padding:0 12px}
 .card img{width:100%;height:100%;object-fit:contain;display:block;background:#fff}
 .card .text{padding:9px 11px 11px}
 .card .text b{font-weight:560;display:-webkit-box;-webkit-line-clamp:3;-webkit-box-orient:vertical;

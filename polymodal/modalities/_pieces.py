@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from torch import Tensor, nn
+from torch import nn
 
 from polymodal.types import BadInput
 
@@ -136,10 +138,10 @@ def words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
-def keep_some(count: int, drop: float, generator: torch.Generator) -> Tensor:
+def keep_some(count: int, drop: float, generator: torch.Generator) -> npt.NDArray[np.bool_]:
     """Which of `count` things stay when each is dropped with probability `drop`: (count,) bool, at least one True."""
-    draws = torch.rand(count, generator=generator)
-    keep = draws >= drop
+    draws = torch.rand(count, generator=generator).numpy()
+    keep: npt.NDArray[np.bool_] = draws >= drop
     keep[draws.argmax()] = True
     return keep
 

@@ -320,7 +320,7 @@ def _read_any(data: bytes, kind: str, side: int, limits: MediaLimits) -> Picture
             check_pixels(opened.width, opened.height, limits)
             opened.draft("RGB", (2 * side, 2 * side))  # JPEG only: DCT scaling
             return _rgb(ImageOps.exif_transpose(opened))
-    except Pillow.DecompressionBombError as error:
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:  # the latter under -W error
         raise MediaError("over the limits", str(error)) from None
     except _PILLOW_ERRORS as error:
         cut = "truncated" in str(error).lower() or looks_cut(data, kind)

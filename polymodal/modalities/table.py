@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -95,7 +96,7 @@ class _Sample:
     """A uniform sample of a stream (algorithm R), the same for the same stream."""
 
     def __init__(self, seed: int, size: int = 1024) -> None:
-        self.kept: list[float] = []
+        self.kept = array("d")
         self._random = np.random.default_rng(seed)
         self._seen, self._size = 0, size
 
@@ -128,15 +129,16 @@ class _Survey:
         return sorted(self._count, key=lambda name: (-self._count[name], name))[:most]
 
 
-def _scale(numbers: Sequence[float]) -> tuple[float, float]:
+def _scale(numbers: Sequence[float]) -> list[float]:
     """Median, and the spread that the quartiles of a normal distribution would have; sound for constants too."""
     if not numbers:
-        return 0.0, 1.0
+        return [0.0, 1.0]
     values = np.asarray(numbers, np.float64)
     with np.errstate(over="ignore"):
         low, middle, high = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
         candidates = [_NORMAL_SPREAD * (high - low), float(np.abs(values - middle).mean()), abs(middle), 1.0]
-    return middle, next(c for c in candidates if math.isfinite(c) and c > 1e-9 * abs(middle) + 1e-300)
+    spread = next(c for c in candidates if math.isfinite(c) and c > 1e-9 * abs(middle) + 1e-300)
+    return [middle, spread]
 
 
 def _hash(text: str) -> int:
@@ -235,7 +237,7 @@ class Table(Modality):
 
     def augment(self, value: Pairs, generator: torch.Generator) -> Pairs:
         """Leaves attributes out (never all) and draws which slot each of the others gets."""
-        order = torch.randperm(len(value), generator=generator)
+        order = torch.randperm(len(value), generator=generator).numpy()
         keep = _pieces.keep_some(len(value), self.config.drop, generator)
         return _Shuffled(value[at] for at in order[keep[order]].tolist())
 
@@ -293,12 +295,12 @@ class Table(Modality):
     def example(self, seed: int) -> Pairs:
         """Two to six attributes, words and numbers."""
         numbers = np.random.default_rng(seed)
-        names = numbers.permutation(["colour", "price", "size", "brand", "weight", "material"])[: numbers.integers(2, 7)]
+        names = numbers.permutation(["colour", "price", "size", "brand", "weight", "material"])
         words = ("red", "blue", "Acme", "oak")
         return self.decode(
             {
                 str(name): float(numbers.normal(20, 5)) if name in ("price", "weight") else str(numbers.choice(words))
-                for name in names
+                for name in names[: numbers.integers(2, 7)]
             }
         )
 

@@ -124,7 +124,8 @@ def wait(browser: webdriver.Chrome, condition) -> None:
 
 
 def text(browser: webdriver.Chrome, selector: str) -> list[str]:
-    return [one.text for one in browser.find_elements(By.CSS_SELECTOR, selector)]
+    # in one step inside the page, which may redraw between two calls from outside
+    return list(browser.execute_script(f"return [...document.querySelectorAll({selector!r})].map((e) => e.innerText)"))
 
 
 def search(browser: webdriver.Chrome, words: str) -> None:
@@ -134,7 +135,7 @@ def search(browser: webdriver.Chrome, words: str) -> None:
 
 
 def shown(browser: webdriver.Chrome) -> list[int]:
-    ids = [one.get_attribute("data-id") for one in browser.find_elements(By.CSS_SELECTOR, ".card[data-id]")]
+    ids = browser.execute_script("return [...document.querySelectorAll('.card[data-id]')].map((e) => e.dataset.id)")
     return [int(name.partition("-")[2]) for name in ids]
 
 

@@ -163,7 +163,7 @@ def test_json_and_text(catalogue: Catalogue) -> None:
     for words in (
         "400 rows, 3 left out, 5 with nothing",
         "Present together",
-        "Han",
+        "Scripts of text",
         "truncated",
         "price",
         "… and",
@@ -199,7 +199,7 @@ def test_scripts_by_character() -> None:
         TITLES,
         [
             "Latin",
-            "Scripts of text",
+            "Han",
             "Cyrillic",
             "Arabic",
             "Hangul",

@@ -183,6 +183,8 @@ def test_digest_is_of_the_value_before_augmentation() -> None:
         ((("a", 1.0),), (("a", "1.0"),)),
         ("a", b"a"),
         ((), ("",)),
+        ((np.zeros(2),), (np.ones(2),)),
+        ([np.zeros(2), np.zeros(1)], [np.zeros(1), np.zeros(2)]),
     ],
 )
 def test_different_content_has_different_hashes(one: Any, other: Any) -> None:

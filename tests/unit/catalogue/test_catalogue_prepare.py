@@ -218,6 +218,9 @@ def test_one_bad_picture_of_several_keeps_the_others(catalogue: Catalogue, tmp_p
         "reason": "truncated",
         "detail": "ends early: 7.bin",
     } in lines
+    expected = [e.to_json() for r in catalogue for e in decode_record(r, _decoders(), catalogue.media_root)[1]]
+    assert len(expected) > 5
+    assert lines[1:] == expected
     assert done.quarantined == len(lines)
     assert done.reasons == {"duplicate id": 1, "truncated": len(lines) - 1}
     # a cell of one bad file is absent
@@ -256,8 +259,13 @@ def test_a_killed_run_continues_to_the_same_bytes(
     assert _files(tmp_path / "out") == _files(tmp_path / "whole")
     assert whole.shards == again.shards == 3
     assert set(_files(tmp_path / "whole")) == {
-        "manifest.json", "plan.json", "quarantine.jsonl", "shard-000000.parquet", "shard-000001.parquet", "shard-000002.parquet",
-    }  # fmt: skip
+        "manifest.json",
+        "plan.json",
+        "quarantine.jsonl",
+        "shard-000000.parquet",
+        "shard-000001.parquet",
+        "shard-000002.parquet",
+    }
 
 
 def test_a_run_killed_at_the_very_end_is_finished_by_the_next(
@@ -292,7 +300,7 @@ def test_preparing_again_changes_nothing(catalogue: Catalogue, tmp_path: Path) -
 
 def test_changed_catalogue_or_settings_are_refused_unless_forced(catalogue: Catalogue, tmp_path: Path) -> None:
     prepare(catalogue, _decoders(), tmp_path / "out")
-    with pytest.raises(BadInput, match="other decoder settings.*--force"):
+    with pytest.raises(BadInput, match=r"other decoder settings.*--force"):
         prepare(catalogue, _decoders(image=Pictures(scale=2)), tmp_path / "out")
     with pytest.raises(BadInput, match="rows_per_shard"):
         prepare(catalogue, _decoders(), tmp_path / "out", rows_per_shard=100)

@@ -229,6 +229,8 @@ def media(tmp_path: Path) -> Path:
     (tmp_path / "catalogue-other" / "x.jpg").write_bytes(PICTURE)
     (root / "out.jpg").symlink_to(tmp_path / "secret.jpg")
     (root / "outdir").symlink_to(tmp_path)
+    (root / "pics" / "inner").mkdir()
+    (root / "deep").symlink_to(root / "pics" / "inner")
     (root / "in.jpg").symlink_to(root / "pics" / "a.jpg")
     os.mkfifo(root / "pipe.jpg")
     return root
@@ -245,6 +247,8 @@ OUT = "outside the media root"
         ("../catalogue-other/x.jpg", OUT),
         ("outdir/secret.jpg", OUT),
         ("outdir/../secret.jpg", OUT),
+        # inside once the link is followed, but outside as written
+        ("deep/../../pics/a.jpg", OUT),
         ("out.jpg", OUT),
         ("/etc/passwd", OUT),
         ("http://example.org/a.jpg", OUT),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from polymodal.modalities.features import Features, FeaturesConfig
 from polymodal.types import BadInput, MediaError
 

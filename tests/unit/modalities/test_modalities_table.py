@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import random
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from polymodal.modalities.table import Table, TableConfig
 from polymodal.types import BadInput, MediaError
 
@@ -224,7 +226,7 @@ def test_fit_is_deterministic_and_build_checks() -> None:
     config = TableConfig(vocabulary=400)
     values = [config.decoder().decode(row) for row in ROWS]
     many = [(("a", float(i)),) for i in range(5000)]
-    assert config.fit(iter(values)) == config.fit(iter(values))
+    assert config.fit(iter(values)) == config.fit(iter(values)) == json.loads(json.dumps(config.fit(iter(values))))
     assert config.fit(iter(many)) == config.fit(iter(many))
     middle = config.fit(iter(many))["scales"][0][0]
     assert 2000 < middle < 3000

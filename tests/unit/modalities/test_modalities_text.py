@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from polymodal.config import parse_kind
 from polymodal.modalities.text import Text, TextConfig
 from polymodal.modality import ModalityConfig
