@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from polymodal.catalogue.loader import collate
+from polymodal.catalogue.quarantine import Quarantined
 from polymodal.model import ITEM, Model
 from polymodal.modality import Fitted, Modality
 from polymodal.recipe import Recipe, build_model
 from polymodal.tensors import Batch, Embedded
 from polymodal.train.checkpoint import read_folder, write_folder
 from polymodal.train.optim import autocast, pick_precision
-from polymodal.types import BadInput, Embeddings, Record
+from polymodal.types import BadInput, Embeddings, MediaError, MediaReason, Record
 
 __all__ = ["Embedder", "export", "model_folder"]
 
@@ -57,7 +58,7 @@ class Embedder:
         self.network, self.recipe, self._digest, self.batch_size = model.to(device).eval(), recipe, digest, batch_size
         self.device = torch.device(device)
         self.dtype = pick_precision(recipe.train.precision, self.device)
-        self.quarantine: list[tuple[str, str, str]] = []
+        self.quarantine: list[Quarantined] = []
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
@@ -85,23 +86,26 @@ class Embedder:
         return self.recipe.model.embedding
 
     def embed(self, records: Sequence[Record]) -> Embeddings:
-        """The item vectors, in the order of the records.
+        """The item vectors of queries, in their order. Unlike `vectors` it leaves nothing out.
 
         Raises:
-            BadInput: a record in which the model can use nothing, with what it has and what the model knows.
+            MediaError: a cell that cannot be decoded: whoever asked must know that it was not looked at.
+            BadInput: a record that has no modality of the model.
         """
-        found = self.vectors(records, [ITEM])[ITEM]
-        if len(found) < len(records):
-            have = set(found.ids)
-            lost = next(record for record in records if record.id not in have)
-            why = "; ".join(f"{m}: {text}" for i, m, text in self.quarantine if i == lost.id)
-            raise BadInput(
-                f"record {lost.id!r}",
-                f"at least one usable modality of {', '.join(self.modalities)}",
-                ", ".join(lost.values) or "none",
-                why,
-            )
-        return found
+        bad: list[Quarantined] = []
+        blocks = []
+        for begin in range(0, len(records), self.batch_size):
+            batch = self._collate(records[begin : begin + self.batch_size], False, bad.append)
+            if bad:
+                raise MediaError(cast(MediaReason, bad[0].reason), f"{bad[0].modality}: {bad[0].detail}".rstrip(": "))
+            item = self.run(batch, [ITEM])[ITEM] if batch.cells else None
+            for row, record in enumerate(records[begin : begin + self.batch_size]):
+                if item is None or not bool(item.present[row]):
+                    known = ", ".join(self.modalities)
+                    raise BadInput(f"record {record.id!r}", f"at least one of {known}", ", ".join(record.values) or "nothing")
+            if item is not None:
+                blocks.append(item.z.float().cpu().numpy())
+        return self._join([record.id for record in records], blocks)
 
     def vectors(
         self,
@@ -138,17 +142,15 @@ class Embedder:
         for record in records:
             chunk.append(record)
             if len(chunk) == self.batch_size:
-                yield self._collate(chunk, zero_imputation)
+                yield self._collate(chunk, zero_imputation, self.quarantine.append)
                 chunk = []
         if chunk:
-            yield self._collate(chunk, zero_imputation)
+            yield self._collate(chunk, zero_imputation, self.quarantine.append)
 
-    def _collate(self, records: Sequence[Record], zero_imputation: bool) -> Batch:
+    def _collate(self, records: Sequence[Record], zero_imputation: bool, report: Callable[[Quarantined], None]) -> Batch:
         modalities: dict[str, Modality] = {name: self.network.modality(name) for name in self.network.names}
-        return collate(records, modalities, impute=zero_imputation, quarantine=self._note)
-
-    def _note(self, entry: object) -> None:
-        self.quarantine.append((str(getattr(entry, "id", "")), str(getattr(entry, "modality", "")), str(getattr(entry, "reason", ""))))
+        impute = zero_imputation or self.recipe.train.zero_imputation  # a model of that control is used as it was trained
+        return collate(records, modalities, impute=impute, quarantine=report)
 
     @torch.inference_mode()
     def run(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Embedded]:

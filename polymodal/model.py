@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal import presence
-from polymodal.config import Config
+from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
+from polymodal.types import BadInput
 
 __all__ = ["ITEM", "Corrupt", "Model", "ModelConfig", "Projection", "Towers", "Trunk"]
 
@@ -36,16 +37,19 @@ class ModelConfig(Config):
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
+        summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the mean
+            over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """
 
     width: int = Field(128, ge=8)
     embedding: int = Field(128, ge=2)
-    stages: tuple[Literal["towers", "trunk"], ...] = ("towers", "trunk")
+    stages: tuple[Literal["towers", "trunk"], ...] = Field(("towers", "trunk"), min_length=1)
     tower: StackConfig = StackConfig()
     trunk: StackConfig = StackConfig()
     share: tuple[tuple[str, ...], ...] = ()
+    summary: Literal["token", "parts"] = "parts"
     projection_relu: bool = False
 
 
@@ -64,6 +68,10 @@ class Towers(nn.Module):
 
     def __init__(self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]) -> None:
         super().__init__()
+        shared = [name for group in share for name in group]
+        wrong = [name for name in shared if name not in names or shared.count(name) > 1]
+        if wrong:
+            raise BadInput("model.share", f"each of {', '.join(names)} at most once", wrong[0], nearest(wrong[0], list(names)))
         leader = {name: group[0] for group in share for name in group}
         self.leader = {name: leader.get(name, name) for name in names}
         self.towers = nn.ModuleDict({name: Stack(width, config) for name in sorted(set(self.leader.values()))})
@@ -183,9 +191,9 @@ class Model(nn.Module):
 
     def unimodal(self, encoded: Encoded) -> Parts:
         """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
-        before = [parts for stage, parts in zip(self.stages, encoded.stages, strict=True) if not cast(Stage, stage).mixes]
-        first = cast(Stage, self.stages[0])
-        return encoded.last if first.mixes else before[0]
+        mixes = [cast(Stage, stage).mixes for stage in self.stages]
+        first = mixes.index(True) if True in mixes else len(mixes)
+        return encoded.stages[first - 1]  # -1, the last of all, where a trunk comes first
 
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
@@ -205,10 +213,13 @@ class Model(nn.Module):
 
     def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
         if ITEM in encoded.last:
-            return self._project(ITEM, presence.pool(encoded.last[ITEM]))
-        each = [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
-        some = torch.stack([part.present for part in each]).any(0)
-        return Embedded(F.normalize(torch.stack([part.z for part in each]).sum(0), dim=-1, eps=1e-6), some)
+            token = presence.pool(encoded.last[ITEM])
+            if self.config.summary == "token":
+                return self._project(ITEM, token)
+            parts = presence.average([presence.pool(part) for name, part in encoded.last.items() if name != ITEM])
+            return self._project(ITEM, Embedded(token.z + parts.z, token.present))
+        mean = presence.average([known[name] if name in known else self._project(name, part) for name, part in pooled.items()])
+        return Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
 
     def _project(self, name: str, pooled: Embedded) -> Embedded:
         return cast(Embedded, self.projections[name](pooled))

@@ -8,15 +8,18 @@ the masks made here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from polymodal.tensors import Cells, Embedded, Fields, Parts, Term, Tokens
+from polymodal.tensors import Batch, Cells, Embedded, Fields, Parts, Term, Tokens
 
 __all__ = [
     "attention_mask",
+    "average",
     "clean",
+    "complete",
     "drop",
     "fill",
     "hide",
@@ -55,6 +58,26 @@ def fill(rows: Sequence[Fields | None], blank: Fields | None = None) -> Cells | 
                 out[at, : lengths[at]] = row[name]
         fields[name] = out
     return Cells(fields, torch.arange(longest)[None] < torch.tensor(lengths)[:, None])
+
+
+def complete(batch: Batch, blanks: Mapping[str, Fields]) -> Batch:
+    """The batch with every modality of `blanks` among its cells: one that no row has gets a column without a valid
+    token. Every process then builds the same graph and exchanges the same tensors, whatever its rows lack.
+
+    Args:
+        batch: B rows.
+        blanks: modality -> fields of any cell; only their types and trailing shapes are used.
+    """
+    lacking = {name: fields for name, fields in blanks.items() if name not in batch.cells}
+    if not lacking:
+        return batch
+    none = batch.keys.new_zeros((len(batch), 1), dtype=torch.bool)
+    cells = {
+        name: Cells({k: v.new_zeros((len(batch), 1, *v.shape[1:]), device=none.device) for k, v in fields.items()}, none)
+        for name, fields in lacking.items()
+    }
+    digests = {name: torch.zeros_like(batch.keys) for name in lacking}
+    return replace(batch, cells={**batch.cells, **cells}, digests={**batch.digests, **digests})
 
 
 def _length(fields: Fields) -> int:
@@ -132,6 +155,13 @@ def pool(tokens: Tokens) -> Embedded:
     count = tokens.valid.sum(1, keepdim=True)
     total = clean(tokens).x.sum(1)
     return Embedded(total / count.clamp(min=1), count[:, 0] > 0)
+
+
+def average(vectors: Sequence[Embedded]) -> Embedded:
+    """Mean of several vectors of each row over those that are present; not normalised."""
+    present = torch.stack([v.present for v in vectors])
+    z = torch.stack([v.z for v in vectors]).masked_fill(~present[..., None], 0.0)
+    return Embedded(z.sum(0) / present.sum(0).clamp(min=1)[:, None], present.any(0))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Term:

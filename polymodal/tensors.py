@@ -78,8 +78,10 @@ class Batch:
             object.__setattr__(self, "keys", torch.tensor([stable_hash(i) for i in self.ids], dtype=torch.long))
         if len(self.groups) == 0:
             object.__setattr__(self, "groups", self.keys.clone())
-        if self.groups.shape != (rows,):
-            raise BadInput("Batch.groups", f"shape ({rows},)", tuple(self.groups.shape))
+        columns = {"keys": self.keys, "groups": self.groups} | {f"digests[{n!r}]": d for n, d in self.digests.items()}
+        for name, column in columns.items():
+            if column.shape != (rows,):
+                raise BadInput(f"Batch.{name}", f"shape ({rows},)", tuple(column.shape))
         for name, cells in self.cells.items():
             if cells.valid.dtype != torch.bool or cells.valid.ndim != 2 or len(cells.valid) != rows:
                 raise BadInput(f"Batch.cells[{name!r}].valid", f"bool ({rows}, N)", f"{cells.valid.dtype} {tuple(cells.valid.shape)}")

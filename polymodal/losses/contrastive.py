@@ -99,6 +99,8 @@ def contrast(
     candidates_present: Tensor,
     scale: Tensor | float,
     *,
+    all_anchors: Tensor | None = None,
+    all_present: Tensor | None = None,
     offset: int = 0,
     ignore: Tensor | None = None,
 ) -> Term:
@@ -106,31 +108,47 @@ def contrast(
 
     Args:
         anchors, present: (B, E) and (B,); rows that lack either side do not count.
-        candidates, candidates_present: (G, E) and (G,), row b being candidate `offset + b`.
+        candidates, candidates_present: (G, E) and (G,) of all processes, row b being candidate `offset + b`.
         scale: logit scale.
-        ignore: (B, G) bool, candidates that are no negatives.
+        all_anchors, all_present: (G, E) and (G,), the anchors of all processes, which the candidates are contrasted
+            with on the way back; by default the anchors themselves.
+        ignore: (B, G) bool, rows that are no negatives of one another; a symmetric relation, used both ways.
 
     Returns:
         The mean over 2 x the rows that have both sides.
 
     Source: van den Oord et al. 2018, eq. 4, symmetric as in CLIP (Radford et al. 2021, figure 3).
-    Differences: presence. With candidates of several processes only the direction anchor -> candidate sees all of
-        them; the other is taken over the local block.
+    Differences: presence.
     """
-    rows = len(anchors)
-    here = slice(offset, offset + rows)
-    gram = anchors.masked_fill(~present[:, None], 0.0).float() @ candidates.masked_fill(~candidates_present[:, None], 0.0).float().T
-    gram = gram * scale
-    positive = torch.arange(gram.shape[1], device=gram.device) == torch.arange(rows, device=gram.device)[:, None] + offset
-    allowed = candidates_present[None] & ~positive
-    if ignore is not None:
-        allowed = allowed & ~ignore
-    counted = present & candidates_present[here]
-    score = gram.masked_fill(~positive, 0.0).sum(1)
-    forward = gram.masked_fill(~(allowed | positive), -torch.inf).logsumexp(1) - score
-    block, others = gram[:, here].T, (allowed[:, here] & candidates_present[here]).T & present[None]
-    backward = block.masked_fill(~(others | positive[:, here]), -torch.inf).logsumexp(1) - score
+    if all_anchors is None or all_present is None:
+        all_anchors, all_present = anchors, present
+    here = slice(offset, offset + len(anchors))
+    block, block_present = candidates[here], candidates_present[here]
+    counted = present & block_present
+    forward = _one_way(anchors, present, candidates, candidates_present, scale, offset, ignore)
+    backward = _one_way(block, block_present, all_anchors, all_present, scale, offset, ignore)
     return presence.masked_mean(torch.stack([forward, backward]), torch.stack([counted, counted]))
+
+
+def _one_way(
+    anchors: Tensor,
+    present: Tensor,
+    candidates: Tensor,
+    candidates_present: Tensor,
+    scale: Tensor | float,
+    offset: int,
+    ignore: Tensor | None,
+) -> Tensor:
+    """-log softmax of each anchor's own candidate, (B,); meaningless where a row lacks a side."""
+    a = anchors.masked_fill(~present[:, None], 0.0).float()
+    c = candidates.masked_fill(~candidates_present[:, None], 0.0).float()
+    gram = a @ c.T * scale
+    positive = torch.arange(len(c), device=a.device) == torch.arange(len(a), device=a.device)[:, None] + offset
+    negative = candidates_present[None] & ~positive
+    if ignore is not None:
+        negative = negative & ~ignore
+    score = gram.masked_fill(~positive, 0.0).sum(1)
+    return gram.masked_fill(~(negative | positive), -torch.inf).logsumexp(1) - score
 
 
 def false_negatives(groups: Tensor, digests: Tensor, *, all_groups: Tensor | None = None, all_digests: Tensor | None = None) -> Tensor:
@@ -142,6 +160,8 @@ def false_negatives(groups: Tensor, digests: Tensor, *, all_groups: Tensor | Non
 
     Returns:
         (M, M, B, G) bool: for the pair (i, j) True where the group, the content in i or the content in j is the same.
+
+    Source: ours. Supervised contrast (Khosla et al. 2020) would make such rows positives; here they only do not count.
     """
     every_group = groups if all_groups is None else all_groups
     every_digest = digests if all_digests is None else all_digests

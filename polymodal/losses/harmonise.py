@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["agreement", "harmonise", "similarity"]
+__all__ = ["agreement", "harmonise", "mean_one", "similarity"]
 
 Form = Literal["none", "paper", "code", "free"]
 
 
 def similarity(z: Tensor, present: Tensor) -> Tensor:
-    """S, the cosine of every pair of a row's modality vectors: (M, B, E) and (M, B) -> (B, M, M), 0 where absent."""
+    """S, the cosine of every pair of a row's modality vectors: (M, B, E) and (M, B) -> (B, M, M), 0 where absent.
+
+    Source: SCALE, arXiv 2109.04275, section 4.3: the relation graph of one sample.
+    """
     unit = F.normalize(z.float().masked_fill(~present[..., None], 0.0), dim=-1, eps=1e-8)
     return torch.einsum("ibe,jbe->bij", unit, unit)
 
@@ -55,6 +58,26 @@ def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: flo
     return weight
 
 
+def mean_one(weights: Tensor, present: Tensor) -> Tensor:
+    """Each row's pair weights W_ij, i < j, divided by their mean over the pairs it has; the diagonal as it is.
+
+    A weight on a logit is a temperature. S * softmax(S) alone makes every logit several times flatter (at most 0.2, with
+    the release's norm at most about 0.45), which early in training, when cosines are near 0, leaves nothing to learn
+    from. With mean 1 a row's weights say which of its pairs count more, and the logit scale keeps its meaning.
+
+    Args:
+        weights: (B, M, M). present: (B, M) bool.
+
+    Returns:
+        (B, M, M), both triangles scaled alike.
+    """
+    upper = (present[:, :, None] & present[:, None, :]).triu(1)
+    mean = weights.masked_fill(~upper, 0.0).sum((1, 2)) / upper.sum((1, 2)).clamp(min=1)
+    factor = torch.where(mean > 1e-6, 1 / mean.clamp(min=1e-6), torch.ones_like(mean))[:, None, None]
+    diagonal = torch.eye(weights.shape[1], dtype=torch.bool, device=weights.device)
+    return torch.where(diagonal, weights, weights * factor)
+
+
 def agreement(weights: Tensor, present: Tensor) -> Tensor:
     """Weight of each modality's own loss: how well it agrees with the others, mean 1 over those present.
 
@@ -66,6 +89,8 @@ def agreement(weights: Tensor, present: Tensor) -> Tensor:
 
     Returns:
         (B, M), 0 where absent, 1 where a row has a single modality.
+
+    Source: ours, for the diagonal of SCALE's W (arXiv 2109.04275, section 4.3).
     """
     others = present[:, None, :] & present[:, :, None] & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     count = others.sum(-1)

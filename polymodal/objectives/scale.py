@@ -14,7 +14,7 @@ from polymodal import presence
 from polymodal.config import Config
 from polymodal.draws import seed_of, uniform
 from polymodal.losses.contrastive import contrast, false_negatives, pairwise_contrast
-from polymodal.losses.harmonise import agreement, harmonise, similarity
+from polymodal.losses.harmonise import agreement, harmonise, mean_one, similarity
 from polymodal.losses.masking import masked_prediction
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
@@ -37,6 +37,8 @@ class HarmoniseConfig(Config):
             "agreement" the mean of its off-diagonals, mean 1, always detached and always on the loss.
         presence: absent modalities take no part in the softmax; False counts them as the release does.
         floor: least weight of a present pair, None for none (see `losses.harmonise`).
+        mean_one: divide a row's pair weights by their mean, so that they only say which pair counts more and the logit
+            scale keeps its meaning (see `losses.mean_one`).
     """
 
     form: Literal["none", "paper", "code", "free"] = "code"
@@ -46,6 +48,7 @@ class HarmoniseConfig(Config):
     diagonal: Literal["literal", "agreement"] = "agreement"
     presence: bool = True
     floor: float | None = Field(0.1, ge=0, le=1)
+    mean_one: bool = True
 
     @model_validator(mode="after")
     def _bounded(self) -> HarmoniseConfig:
@@ -238,7 +241,8 @@ class Scale(Objective):
         else:
             s = similarity(torch.stack([e.z for e in vectors]), present)
             s = s.detach() if how.detach else s
-        return harmonise(s, present.T if how.presence else None, how.form, how.floor)
+        w = harmonise(s, present.T if how.presence else None, how.form, how.floor)
+        return mean_one(w, present.T) if how.mean_one else w
 
     def _contrast(
         self, batch: Batch, embedded: Mapping[str, Embedded], names: Sequence[str], weights: Tensor | None
@@ -266,14 +270,17 @@ class Scale(Objective):
         if not self.config.fusion_weight or not names:
             return {}
         item, gather = embedded[ITEM], self.world.gather
-        ignore = self._ignore(batch, names)
+        ignore, every = self._ignore(batch, names), gather(item.z)
+        both = {name: item.present & embedded[name].present for name in names}
         return {
             f"fusion/{name}": contrast(
                 item.z,
-                item.present & embedded[name].present,
+                both[name],
                 gather(embedded[name].z),
                 gather(embedded[name].present),
                 self._scale(self.log_scale_item),
+                all_anchors=every,
+                all_present=gather(both[name]),
                 offset=self.world.rank * len(batch),
                 ignore=None if ignore is None else ignore[at, at],
             )

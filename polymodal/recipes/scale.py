@@ -46,7 +46,7 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     zero = Corruption(random=0.0, keep=0.0, vector="zero")
     objective = ScaleConfig(
         heads_input="encoder",
-        harmonise=HarmoniseConfig(form="code", source="split", apply="logit", detach=False, diagonal="literal", presence=False, floor=None),
+        harmonise=HarmoniseConfig(form="code", source="split", apply="logit", detach=False, diagonal="literal", presence=False, floor=None, mean_one=False),
         learn_temperature=False,
         false_negatives=False,
         modality_dropout=0.0,

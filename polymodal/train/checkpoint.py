@@ -33,12 +33,18 @@ class Checkpoint:
 
 
 def save(root: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Write a checkpoint under `root`; older ones than the newest `keep` are removed once it is safe on disk."""
+    """Write a checkpoint under `root`; older ones than the newest `keep` are removed once it is safe on disk.
+
+    Later ones are removed too: a run that stands before them has passed them over as damaged, and they must not push
+    whole ones out.
+    """
     files = {f"{name}.safetensors": save_tensors({k: v.contiguous() for k, v in group.items()}) for name, group in checkpoint.tensors.items()}
     files["state.json"] = json.dumps(dict(checkpoint.state), indent=1, sort_keys=True).encode()
     target = write_folder(root / f"step-{checkpoint.step:09d}", files)
-    for old in _steps(root)[:-keep]:
-        shutil.rmtree(old)
+    kept = [folder for folder in _steps(root) if folder.name <= target.name][-keep:]
+    for folder in [*_steps(root), *root.glob(".step-*.part")]:
+        if folder not in kept:
+            shutil.rmtree(folder)
     return target
 
 
@@ -67,15 +73,17 @@ def damage(folder: Path) -> str | None:
         sums = json.loads((folder / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"{_MANIFEST} cannot be read ({type(error).__name__})"
+    if not isinstance(sums, dict) or not sums:
+        return f"{_MANIFEST} lists no files"
     for name, wanted in sums.items():
         try:
             data = (folder / name).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return f"{name} cannot be read ({type(error).__name__})"
-        if len(data) != wanted["bytes"]:
-            return f"{name} has {len(data)} bytes of {wanted['bytes']}"
-        if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
-            return f"{name} does not have its checksum"
+        found = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        if found != wanted:
+            cut = isinstance(wanted, dict) and isinstance(wanted.get("bytes"), int) and len(data) < wanted["bytes"]
+            return f"{name} is cut short at {len(data)} of {wanted['bytes']} bytes" if cut else f"{name} does not have its checksum"
     return None
 
 

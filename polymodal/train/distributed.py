@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from polymodal.tensors import Losses
+from polymodal.tensors import Losses, Term
 
 __all__ = ["Group", "join_group"]
 
@@ -54,22 +55,44 @@ class Group:
 
         A term is a mean over what it counts; here each rank's mean is weighted with its share of the count.
         """
-        counts = torch.stack([term.count.float() for term in losses.terms.values()])
-        everywhere = counts.clone()
-        dist.all_reduce(everywhere)
-        share = counts / everywhere.clamp(min=1)
+        share, _ = self._shares(losses)
         parts = [t.value * s * losses.weights.get(n, 1.0) for (n, t), s in zip(losses.terms.items(), share, strict=True)]
         return torch.stack(parts).sum()
 
+    @torch.no_grad()
+    def whole(self, losses: Losses) -> Losses:
+        """The losses of all ranks together, without gradient: what one process would have logged."""
+        share, everywhere = self._shares(losses)
+        values = torch.stack([term.value.float() for term in losses.terms.values()]) * share
+        dist.all_reduce(values)
+        terms = {n: Term(v, c.long()) for n, v, c in zip(losses.terms, values, everywhere, strict=True)}
+        return replace(losses, terms=terms)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank; the same answer on all."""
+        votes = torch.tensor([flag], dtype=torch.int32, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+    @staticmethod
+    def _shares(losses: Losses) -> tuple[Tensor, Tensor]:
+        """What part of each term's count is this rank's, and the count of all ranks."""
+        counts = torch.stack([term.count.float() for term in losses.terms.values()])
+        everywhere = counts.clone()
+        dist.all_reduce(everywhere)
+        return counts / everywhere.clamp(min=1), everywhere
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add up the gradients of all ranks, in one flat exchange. A parameter without a gradient on this rank (its
-        modality is absent from its rows) takes part with zeros, so every rank exchanges the same."""
+        """Add up the gradients of all ranks, in one flat exchange. A parameter without a gradient on this rank takes
+        part with zeros, so every rank exchanges the same; one that has none on any rank is left without, as one process
+        would leave it, since the optimiser decays what has a gradient of zero."""
         wanted = [p for p in parameters if p.requires_grad]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted])
+        used = torch.tensor([float(p.grad is not None) for p in wanted], device=wanted[0].device)
+        flat = torch.cat([*[(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted], used])
         dist.all_reduce(flat)
-        begin = 0
-        for p in wanted:
-            p.grad = flat[begin : begin + p.numel()].view_as(p)
+        anywhere, begin = (flat[len(flat) - len(wanted) :] > 0).tolist(), 0
+        for p, somebody in zip(wanted, anywhere, strict=True):
+            p.grad = flat[begin : begin + p.numel()].view_as(p) if somebody else None
             begin += p.numel()
 
 
@@ -77,6 +100,8 @@ def join_group() -> Group | None:
     """The group that torchrun started this process in, or None for a process of its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return Group()

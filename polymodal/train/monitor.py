@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,16 @@ class Alarm:
         self.best = float("inf")
         self.said: set[str] = set()
 
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as JSON: a resumed run warns where an uninterrupted one would have."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"bad_steps": self.bad_steps, "low_looks": self.low_looks, "best": best, "said": sorted(self.said)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """`state` undone."""
+        self.bad_steps, self.low_looks, self.said = state["bad_steps"], state["low_looks"], set(state["said"])
+        self.best = float("inf") if state["best"] is None else state["best"]
+
     def finite(self, step: int, ok: bool) -> None:
         """Take note whether a step was finite. Raises Diverged after `patience` in a row that were not."""
         self.bad_steps = 0 if ok else self.bad_steps + 1
@@ -85,7 +96,9 @@ class Metrics:
         self.path = path
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            path.write_text("".join(line + "\n" for line in lines))
+            aside = path.with_name(f".{path.name}.part")
+            aside.write_text("".join(line + "\n" for line in lines))
+            aside.replace(path)
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one line and hand it to the system at once."""

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from polymodal import presence
 from polymodal.draws import seed_of
 from polymodal.model import ITEM, Model
 from polymodal.nn.blocks import metered
@@ -32,7 +33,7 @@ from polymodal.train.optim import (
     pick_precision,
     restore_optimizer,
 )
-from polymodal.types import PolymodalError
+from polymodal.types import BadInput, PolymodalError
 
 __all__ = ["Interrupted", "Stream", "Trainer"]
 
@@ -78,16 +79,24 @@ class Trainer:
         self.steps = config.steps or config.epochs * self.stream.steps_per_epoch
         self.dtype = pick_precision(config.precision, self.device)
         self.step, self.state = 0, dict(self.stream.start())
+        self.alarm = Alarm(self.recipe.model.embedding)
+        self.blanks = {name: self.model.modality(name).blank() for name in self.model.names}
         if self.group is not None:
             self.objective.world = self.group
+            if config.batch_size // config.accumulate % self.group.size:
+                raise BadInput(
+                    "train.batch_size",
+                    f"a micro-batch that divides among {self.group.size} processes",
+                    f"{config.batch_size} / {config.accumulate}",
+                )
 
     def fit(self) -> None:
         """Train to the last step. Raises Interrupted after Ctrl-C (saved), Diverged when the loss is no number."""
-        config, alarm = self.recipe.train, Alarm(self.recipe.model.embedding)
-        metrics = Metrics(self.run / "metrics.jsonl", self.step)
+        config, alarm = self.recipe.train, self.alarm
+        metrics = Metrics(self.run / "metrics.jsonl", self.step) if self._first else None
         batches = self.stream.batches(self.state)
         begun, rows = time.monotonic(), 0
-        with _stop_flag() as stopped, Ticker(self.steps, self.step, self._console) as ticker:
+        with _stop_flag() as pressed, Ticker(self.steps, self.step, self._console) as ticker:
             while self.step < self.steps:
                 look = self.step % config.log_every == 0 or self.step == self.steps - 1
                 micro = [self._take(batches) for _ in range(config.accumulate)]
@@ -101,10 +110,12 @@ class Trainer:
                     line = self._line(losses, norm, rate) | {"flops_valid": flops.valid, "flops_spent": flops.spent}
                     warmed = self.step > config.warmup * self.steps
                     line["alarms"] = alarm.look(line["loss"], line.get("effective_rank"), warmed)
-                    self._write(metrics, line)
+                    if metrics is not None:
+                        metrics.write(line)
                     ticker.step(self.step, line["loss"], rate)
                     for text in line["alarms"]:
                         ticker.say(f"[bold red]alarm[/] {text}")
+                stopped = bool(pressed) if self.group is None else self.group.any(bool(pressed))
                 if stopped or self.step % config.checkpoint_every == 0 or self.step == self.steps:
                     self.save()
                 if stopped:
@@ -113,7 +124,7 @@ class Trainer:
     def _take(self, batches: Iterator[tuple[Mapping[str, int], Sequence[Batch]]]) -> list[Batch]:
         state, views = next(batches)
         self.state = dict(state)
-        return [view.to(self.device) for view in views]
+        return [presence.complete(view, self.blanks).to(self.device) for view in views]
 
     def _update(self, micro: Sequence[Sequence[Batch]]) -> tuple[Losses, Tensor]:
         """One step of the optimiser on some micro-batches: the losses of the last one and the gradient's norm."""
@@ -139,15 +150,16 @@ class Trainer:
         return losses, norm
 
     @property
-    def _console(self) -> Console | None:
-        return self.console if self.group is None or self.group.rank == 0 else None
+    def _first(self) -> bool:
+        return self.group is None or self.group.rank == 0
 
-    def _write(self, metrics: Metrics, line: Mapping[str, Any]) -> None:
-        if self.group is None or self.group.rank == 0:
-            metrics.write(line)
+    @property
+    def _console(self) -> Console | None:
+        return self.console if self._first else None
 
     @torch.no_grad()
     def _line(self, losses: Losses, norm: Tensor, rate: float) -> dict[str, Any]:
+        losses = losses if self.group is None else self.group.whole(losses)
         line: dict[str, Any] = {"step": self.step, "epoch": self.state.get("epoch", 0), "loss": float(losses.total)}
         line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         line["gradient_norm"] = float(norm)
@@ -156,14 +168,15 @@ class Trainer:
         line["log"] = {name: float(value) for name, value in losses.log.items()}
         item = losses.embedded.get(ITEM)
         if item is not None:
-            line["effective_rank"] = effective_rank(item.z[item.present].float())
+            z, there = (v if self.group is None else self.group.gather(v) for v in (item.z, item.present))
+            line["effective_rank"] = effective_rank(z[there].float())
         return line
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint of the run as it stands (rank 0 only; the others wait)."""
-        if self.group is None or self.group.rank == 0:
+        if self._first:
             tensors: dict[str, Mapping[str, Tensor]] = {
                 "model": self.model.state_dict(),
                 "objective": self.objective.state_dict(),
@@ -171,7 +184,7 @@ class Trainer:
             }
             if self.average is not None:
                 tensors["average"] = self.average.values
-            state = {"step": self.step, "stream": self.state}
+            state = {"step": self.step, "stream": self.state, "alarm": self.alarm.state()}
             ckpt.save(self.run / "checkpoints", ckpt.Checkpoint(self.step, tensors, state), self.recipe.train.keep)
         if self.group is not None:
             torch.distributed.barrier()
@@ -185,6 +198,7 @@ class Trainer:
         if self.average is not None:
             self.average.values = {k: v.to(self.device) for k, v in found.tensors["average"].items()}
         self.step, self.state = int(found.state["step"]), dict(found.state["stream"])
+        self.alarm.restore(found.state["alarm"])
         return said
 
     def exported(self) -> dict[str, Tensor]:

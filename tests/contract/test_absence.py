@@ -22,7 +22,9 @@ from support import (
 
 from polymodal.losses.harmonise import harmonise
 
-ROWS = [*SUBSETS[::3], ("text", "features"), ("features",), FIVE, ("image", "text"), ("image", "text", "audio", "features")]
+FURTHER = tuple(kind for kind in KINDS if kind not in FIVE)
+ALONE = [row for kind in FURTHER for row in ((kind,), ("text", kind))]
+ROWS = [*SUBSETS[::3], *ALONE, FIVE, ("image", "text"), ("image", "text", "audio", *FURTHER)]
 CASES = list(itertools.product(OBJECTIVE_CONFIGS, STAGE_ORDERS))
 
 

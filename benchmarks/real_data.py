@@ -1,0 +1,77 @@
+"""Figures on real catalogues, trained from scratch on two cores in minutes.
+
+python benchmarks/real_data.py grocery --data ../shared/data --seeds 0 1 2 --out /tmp/real
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from _real_grocery import Grocery
+from _real_luma import Luma
+from _real_run import Task, run_task, show
+from _real_stamps import Stamps
+from rich.console import Console
+
+from polymodal.types import BadInput, PolymodalError
+
+NAMES = ("grocery", "grocery-unseen", "luma", "stamps")
+
+
+def make_task(name: str, data: Path) -> Task:
+    """The task of that name. Raises BadInput where its data is not at `data`."""
+    folder = data / name.partition("-")[0]
+    if not (folder / "records.parquet").is_file():
+        raise BadInput("--data", "the folder of the data sets", data, f"{folder} holds no records.parquet.")
+    if name.startswith("grocery"):
+        return Grocery(data, unseen=name == "grocery-unseen")
+    return Luma(data) if name == "luma" else Stamps(data)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="real_data.py", description="Train from scratch on a real catalogue and measure."
+    )
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty folder for catalogue, shards and runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="instead of the chosen number")
+    parser.add_argument(
+        "--on", choices=("val", "test"), default="test", help="split to measure on; settings are chosen on val"
+    )
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="field of the recipe"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="JSON instead of the table")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run one data set; the report is printed, written to `report.json` in the output folder, and returned."""
+    options = arguments(argv)
+    torch.set_num_threads(options.threads)
+    if options.out.exists() and any(options.out.iterdir()):
+        raise BadInput("--out", "a new or empty folder", options.out)
+    task = make_task(options.name, options.data)
+    report = run_task(task, options.name, options.out, options.seeds, options.on, options.settings, options.epochs)
+    (options.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1))
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        show(report, Console(width=200))
+    return report
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PolymodalError as error:
+        sys.exit(str(error))

@@ -1,0 +1,82 @@
+"""Which rows a command looks at, and their records, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polymodal.catalogue.rows import Rows
+from polymodal.config import nearest
+from polymodal.types import BadInput, Record
+
+__all__ = ["attributes_of", "check_names", "draw_rows", "label_columns", "records_of", "rows_of_ids", "title_of"]
+
+
+def records_of(rows: Rows, numbers: np.ndarray) -> Iterator[Record]:
+    """The records of some rows, block by block, so that memory holds one block."""
+    starts = np.cumsum([0, *rows.blocks])
+    ordered = np.sort(numbers)
+    for block, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        inside = ordered[np.searchsorted(ordered, begin) : np.searchsorted(ordered, end)] - begin
+        if len(inside):
+            records = rows.block(block)
+            yield from (records[place] for place in inside.tolist())
+
+
+def draw_rows(numbers: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most `most` of the rows, drawn with a seed, in the order of the file."""
+    if len(numbers) <= most:
+        return numbers
+    return np.sort(np.random.default_rng(seed).permutation(numbers)[:most])
+
+
+def rows_of_ids(rows: Rows, ids: Sequence[str], what: str) -> np.ndarray:
+    """The row of every id. Raises BadInput for an id that the data lacks."""
+    at = {name: row for row, name in enumerate(rows.index["id"].to_pylist())}
+    unknown = next((name for name in ids if name not in at), None)
+    if unknown is not None:
+        raise BadInput(what, "ids of this data", repr(unknown), "Embed this data again: polymodal embed MODEL DATA --out FILE")
+    return np.asarray([at[name] for name in ids], np.int64)
+
+
+def check_names(field: str, names: Collection[str], known: Collection[str], expected: str) -> None:
+    """Raises BadInput for the first of `names` that is not known, with the nearest one."""
+    for name in names:
+        if name not in known:
+            raise BadInput(field, expected, repr(name), nearest(name, list(known)))
+
+
+def label_columns(rows: Rows) -> dict[str, dict[str, str]]:
+    """Label -> {id: value}; rows without the label are left out."""
+    ids = rows.index["id"].to_pylist()
+    columns = [name for name in rows.index.column_names if name.startswith("label_")]
+    return {
+        name.removeprefix("label_"): {i: v for i, v in zip(ids, rows.index[name].to_pylist(), strict=True) if v is not None}
+        for name in columns
+    }
+
+
+def title_of(record: Record) -> str:
+    """The first line of the first text of a record; "" where there is none."""
+    texts = [value for value in record.values.values() if isinstance(value, str)]
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
+
+
+def attributes_of(record: Record) -> dict[str, Any]:
+    """Name -> value of every pair that the record has, a list where a name has several."""
+    out: dict[str, Any] = {}
+    for value in record.values.values():
+        for name, content in _pairs(value):
+            before = out.get(name)
+            out[name] = content if before is None else [*before, content] if isinstance(before, list) else [before, content]
+    return out
+
+
+def _pairs(value: Any) -> Sequence[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (tuple, list)) and all(isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) for p in value):
+        return [(name, content) for name, content in value]
+    return []
