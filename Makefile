@@ -39,6 +39,7 @@ wheel-check: $(STAMP)
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		"polymodal[all] @ file://$$(ls $(CURDIR)/build/wheel-check/*.whl)"
 	cd / && $(CURDIR)/build/wheel-check/venv/bin/python $(CURDIR)/tests/e2e/use_installed.py
+	cd / && $(CURDIR)/build/wheel-check/venv/bin/polymodal version
 
 # After a change of the ranges in pyproject.toml: what pip takes today, pinned.
 constraints:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _real_run import Scores, by_product, pixels, records, unit, write_catalogue
+from _real_run import Scores, by_product, pixels, products_of, records, unit, write_catalogue
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from polymodal.catalogue.rows import Rows
@@ -32,8 +32,8 @@ class Luma:
     """
 
     recipe = "scale"
-    epochs = 60
-    settings: tuple[str, ...] = ("train.batch_size=64", "modalities.text.max_tokens=48")
+    epochs = 25
+    settings: tuple[str, ...] = ("train.batch_size=64", "modalities.text.max_tokens=48", "objective.recall_weight=0")
 
     def __init__(self, data: Path) -> None:
         self.source = data / "luma"
@@ -108,13 +108,13 @@ class Luma:
 
     def facts(self, rows: Rows) -> list[str]:
         """How split and products relate."""
-        of = {split: {str(r.group) for r in records(rows, split)} for split in ("train", "val", "test")}
+        of = {split: set(some) for split, some in products_of(rows).items()}
+        reviews = {split: sum(r.id.startswith(REVIEW) for r in records(rows, split)) for split in of}
         shared = len(of["test"] & (of["train"] | of["val"]))
-        reviews = {split: len([r for r in records(rows, split) if r.id.startswith(REVIEW)]) for split in of}
         return [
-            f"Products: {', '.join(f'{len(v)} in {k}' for k, v in of.items())}; {shared} test products in train or val. Reviews: {reviews}.",
-            "Every queried product is new to the model; the 191 candidates include the products it was trained on.",
-            "Other colour with text or table among the inputs is nearly given away: the variants share their description.",
+            f"Products: { {split: len(some) for split, some in of.items()} }; {shared} test products in train or val.",
+            f"Reviews: {reviews}. Every queried product is new to the model; the 191 include those trained on.",
+            "Other colour with text or table among the inputs is nearly given away: variants share their description.",
         ]
 
     # -- inside -------------------------------------------------------------------------------------------------------

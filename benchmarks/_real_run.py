@@ -103,6 +103,14 @@ def records(rows: Rows, split: str | None) -> list[Record]:
     return found
 
 
+def products_of(rows: Rows) -> dict[str, list[str]]:
+    """Split -> the group of each of its rows, from the index alone."""
+    found: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for split, group in zip(rows.index["split"].to_pylist(), rows.index["group"].to_pylist(), strict=True):
+        found.setdefault(split, []).append(group)
+    return found
+
+
 def pixels(sources: Mapping[str, npt.NDArray[np.uint8]], side: int = 16) -> Embeddings:
     """Id -> picture (H, W, 3) as unit vectors of side x side RGB levels, each picture's mean taken away."""
     small = [

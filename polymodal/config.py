@@ -127,5 +127,7 @@ def parse_kind(package: str, data: Any, field: str, base: type[Config]) -> Any:
         and value.model_fields["kind"].default == data["kind"]
     ]
     if len(found) != 1:
-        raise BadInput(f"{field}.kind", f"a component of {package}", repr(data["kind"]), nearest(str(data["kind"]), list(modules)))
+        raise BadInput(
+            f"{field}.kind", f"a component of {package}", repr(data["kind"]), nearest(str(data["kind"]), list(modules))
+        )
     return found[0].parse(data, field)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from polymodal.catalogue.loader import collate
 from polymodal.catalogue.quarantine import Quarantined
-from polymodal.model import ITEM, Model
 from polymodal.modality import Fitted, Modality
+from polymodal.model import ITEM, Model
 from polymodal.recipe import Recipe, build_model
 from polymodal.tensors import Batch, Embedded
 from polymodal.train.checkpoint import read_folder, write_folder
@@ -102,7 +102,9 @@ class Embedder:
             for row, record in enumerate(records[begin : begin + self.batch_size]):
                 if item is None or not bool(item.present[row]):
                     known = ", ".join(self.modalities)
-                    raise BadInput(f"record {record.id!r}", f"at least one of {known}", ", ".join(record.values) or "nothing")
+                    raise BadInput(
+                        f"record {record.id!r}", f"at least one of {known}", ", ".join(record.values) or "nothing"
+                    )
             if item is not None:
                 blocks.append(item.z.float().cpu().numpy())
         return self._join([record.id for record in records], blocks)
@@ -147,9 +149,13 @@ class Embedder:
         if chunk:
             yield self._collate(chunk, zero_imputation, self.quarantine.append)
 
-    def _collate(self, records: Sequence[Record], zero_imputation: bool, report: Callable[[Quarantined], None]) -> Batch:
+    def _collate(
+        self, records: Sequence[Record], zero_imputation: bool, report: Callable[[Quarantined], None]
+    ) -> Batch:
         modalities: dict[str, Modality] = {name: self.network.modality(name) for name in self.network.names}
-        impute = zero_imputation or self.recipe.train.zero_imputation  # a model of that control is used as it was trained
+        impute = (
+            zero_imputation or self.recipe.train.zero_imputation
+        )  # a model of that control is used as it was trained
         return collate(records, modalities, impute=impute, quarantine=report)
 
     @torch.inference_mode()

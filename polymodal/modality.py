@@ -97,6 +97,14 @@ class Modality(nn.Module, ABC):
     def positions(self, fields: Fields) -> Tensor:
         """Where the tokens stand, without their content: (K, ...) -> (K, D). A mask token keeps it."""
 
+    def query(self, fields: Fields) -> Tensor:
+        """What a decoder of a whole cell is told of the token it is to produce: (K, ...) -> (K, D).
+
+        Its position, by default. A modality whose positions mean nothing by themselves adds what is asked for (a table:
+        which attribute), but never the content.
+        """
+        return self.positions(fields)
+
     @abstractmethod
     def target(self, fields: Fields) -> Tensor:
         """What a hidden token is to be predicted as: (K, ...) -> (K, T), continuous targets standardised."""

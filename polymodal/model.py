@@ -37,8 +37,8 @@ class ModelConfig(Config):
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
-        summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the mean
-            over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
+        summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
+            mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """
@@ -66,12 +66,16 @@ class Towers(nn.Module):
 
     mixes = False
 
-    def __init__(self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]) -> None:
+    def __init__(
+        self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]
+    ) -> None:
         super().__init__()
         shared = [name for group in share for name in group]
         wrong = [name for name in shared if name not in names or shared.count(name) > 1]
         if wrong:
-            raise BadInput("model.share", f"each of {', '.join(names)} at most once", wrong[0], nearest(wrong[0], list(names)))
+            raise BadInput(
+                "model.share", f"each of {', '.join(names)} at most once", wrong[0], nearest(wrong[0], list(names))
+            )
         leader = {name: group[0] for group in share for name in group}
         self.leader = {name: leader.get(name, name) for name in names}
         self.towers = nn.ModuleDict({name: Stack(width, config) for name in sorted(set(self.leader.values()))})
@@ -102,7 +106,7 @@ class Trunk(nn.Module):
 
     def forward(self, parts: Parts) -> dict[str, Tokens]:
         """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
-        typed = {name: tokens.map(lambda x, name=name: x + self.types[name]) for name, tokens in parts.items() if name != ITEM}  # type: ignore[misc]
+        typed = {n: Tokens(tokens.x + self.types[n], tokens.valid) for n, tokens in parts.items() if n != ITEM}
         some = torch.stack([tokens.valid.any(1) for tokens in typed.values()]).any(0)
         item = Tokens(self.item.expand(len(some), 1, -1), some[:, None])
         joined = {ITEM: item, **typed}
@@ -143,8 +147,9 @@ class Model(nn.Module):
             "trunk": lambda: Trunk(names, config.width, config.trunk),
         }
         self.stages = nn.ModuleList([build[stage]() for stage in config.stages])
+        projected = [*names, ITEM] if "trunk" in config.stages else names  # else the item is the mean of its vectors
         self.projections = nn.ModuleDict(
-            {name: Projection(config.width, config.embedding, config.projection_relu) for name in (*names, ITEM)}
+            {name: Projection(config.width, config.embedding, config.projection_relu) for name in projected}
         )
         self.apply(_initialise)
 
@@ -218,7 +223,9 @@ class Model(nn.Module):
                 return self._project(ITEM, token)
             parts = presence.average([presence.pool(part) for name, part in encoded.last.items() if name != ITEM])
             return self._project(ITEM, Embedded(token.z + parts.z, token.present))
-        mean = presence.average([known[name] if name in known else self._project(name, part) for name, part in pooled.items()])
+        mean = presence.average(
+            [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
+        )
         return Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
 
     def _project(self, name: str, pooled: Embedded) -> Embedded:

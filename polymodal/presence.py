@@ -73,7 +73,9 @@ def complete(batch: Batch, blanks: Mapping[str, Fields]) -> Batch:
         return batch
     none = batch.keys.new_zeros((len(batch), 1), dtype=torch.bool)
     cells = {
-        name: Cells({k: v.new_zeros((len(batch), 1, *v.shape[1:]), device=none.device) for k, v in fields.items()}, none)
+        name: Cells(
+            {k: v.new_zeros((len(batch), 1, *v.shape[1:]), device=none.device) for k, v in fields.items()}, none
+        )
         for name, fields in lacking.items()
     }
     digests = {name: torch.zeros_like(batch.keys) for name in lacking}

@@ -1,4 +1,4 @@
-"""Recipe: the complete, typed description of one run. It is stored with the model and is all that is needed to build it."""
+"""Recipe: the complete, typed description of one run, stored with the model and all that is needed to build it."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from polymodal.types import BadInput
 
 __all__ = ["Batch", "Cells", "Embedded", "Encoded", "Fields", "Losses", "Parts", "Term", "Tokens", "stable_hash"]
 
+
 def stable_hash(text: str) -> int:
     """A signed 64-bit hash of `text`, the same on every machine and in every run."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
@@ -84,10 +85,18 @@ class Batch:
                 raise BadInput(f"Batch.{name}", f"shape ({rows},)", tuple(column.shape))
         for name, cells in self.cells.items():
             if cells.valid.dtype != torch.bool or cells.valid.ndim != 2 or len(cells.valid) != rows:
-                raise BadInput(f"Batch.cells[{name!r}].valid", f"bool ({rows}, N)", f"{cells.valid.dtype} {tuple(cells.valid.shape)}")
+                raise BadInput(
+                    f"Batch.cells[{name!r}].valid",
+                    f"bool ({rows}, N)",
+                    f"{cells.valid.dtype} {tuple(cells.valid.shape)}",
+                )
             for key, value in cells.fields.items():
                 if value.shape[:2] != cells.valid.shape:
-                    raise BadInput(f"Batch.cells[{name!r}].fields[{key!r}]", f"leading shape {tuple(cells.valid.shape)}", tuple(value.shape))
+                    raise BadInput(
+                        f"Batch.cells[{name!r}].fields[{key!r}]",
+                        f"leading shape {tuple(cells.valid.shape)}",
+                        tuple(value.shape),
+                    )
 
     def __len__(self) -> int:
         return len(self.ids)

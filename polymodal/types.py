@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -195,11 +194,9 @@ class Embeds(Protocol):
 class Searches(Protocol):
     """Whatever finds the nearest stored vectors."""
 
-    def search(
-        self, vectors: npt.NDArray[np.float32], k: int, where: Where | None = None
-    ) -> list[list[Hit]]: ...
+    def search(self, vectors: npt.NDArray[np.float32], k: int, where: Where | None = None) -> list[list[Hit]]: ...
 
 
 def _short(value: object, limit: int = 120) -> str:
-    text = str(value) if not isinstance(value, Path) else str(value)
+    text = str(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

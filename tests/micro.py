@@ -13,11 +13,11 @@ from rich.console import Console
 
 from polymodal.catalogue.loader import Loader
 from polymodal.catalogue.sampler import BlockShuffle
-from polymodal.modality import Fitted
-from polymodal.model import ModelConfig
 from polymodal.modalities.features import FeaturesConfig
 from polymodal.modalities.table import TableConfig
 from polymodal.modalities.text import TextConfig
+from polymodal.modality import Fitted
+from polymodal.model import ModelConfig
 from polymodal.nn.blocks import StackConfig
 from polymodal.objectives.scale import ScaleConfig
 from polymodal.recipe import Recipe, TrainConfig, build_model
@@ -72,9 +72,19 @@ class Memory:
         return sum(self.blocks)
 
 
-def recipe(stages: Sequence[str] = ("towers", "trunk"), objective: Mapping[str, Any] | None = None, **train: Any) -> Recipe:
+def recipe(
+    stages: Sequence[str] = ("towers", "trunk"), objective: Mapping[str, Any] | None = None, **train: Any
+) -> Recipe:
     stack = StackConfig(layers=1, heads=2, mlp_ratio=2.0)
-    settings = {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 3, "learning_rate": 3e-3, "precision": "fp32", **train}
+    settings = {
+        "steps": 6,
+        "batch_size": 8,
+        "log_every": 1,
+        "checkpoint_every": 3,
+        "learning_rate": 3e-3,
+        "precision": "fp32",
+        **train,
+    }
     return Recipe(
         name="micro",
         modalities={

@@ -26,7 +26,12 @@ def _configs(package: str, base: type) -> dict[str, type]:
     found = {}
     for name, module in discover(package).items():
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__ and "kind" in value.model_fields:
+            if (
+                isinstance(value, type)
+                and issubclass(value, base)
+                and value.__module__ == module.__name__
+                and "kind" in value.model_fields
+            ):
                 found[name] = value
     return found
 
@@ -46,7 +51,13 @@ def build_modality(kind: str, width: int = 16, seed: int = 0) -> Modality:
     return config.build(width, config.fit(example_values(kind)))
 
 
-def build_model(kinds: Sequence[str] = FIVE, stages: Sequence[str] = ("towers", "trunk"), width: int = 16, layers: int = 1, seed: int = 0) -> Model:
+def build_model(
+    kinds: Sequence[str] = FIVE,
+    stages: Sequence[str] = ("towers", "trunk"),
+    width: int = 16,
+    layers: int = 1,
+    seed: int = 0,
+) -> Model:
     torch.manual_seed(seed)
     stack = StackConfig(layers=layers, heads=2)
     config = ModelConfig(width=width, embedding=12, stages=tuple(stages), tower=stack, trunk=stack)
@@ -58,17 +69,24 @@ def build_objective(kind: str, model: Model, seed: int = 0, **fields: object) ->
     return OBJECTIVE_CONFIGS[kind](**fields).build(model)
 
 
-def make_batch(model: Model, rows: Sequence[Iterable[str]], seed: int = 0, groups: Sequence[int] | None = None) -> Batch:
+def make_batch(
+    model: Model, rows: Sequence[Iterable[str]], seed: int = 0, groups: Sequence[int] | None = None
+) -> Batch:
     """A batch in which row i has exactly the modalities `rows[i]`."""
     rows = [set(row) for row in rows]
     cells, digests = {}, {}
     for name in model.names:
         modality = model.modality(name)
-        fields = [modality.preprocess(modality.example(seed * 1000 + at)) if name in row else None for at, row in enumerate(rows)]
+        fields = [
+            modality.preprocess(modality.example(seed * 1000 + at)) if name in row else None
+            for at, row in enumerate(rows)
+        ]
         filled = presence.fill(fields)
         if filled is not None:
             cells[name] = filled
-            digests[name] = torch.tensor([stable_hash(f"{name}{seed}{at}") if name in row else 0 for at, row in enumerate(rows)])
+            digests[name] = torch.tensor(
+                [stable_hash(f"{name}{seed}{at}") if name in row else 0 for at, row in enumerate(rows)]
+            )
     keep = {} if groups is None else {"groups": torch.tensor(groups)}
     return Batch(tuple(f"row{seed}-{at}" for at in range(len(rows))), cells, digests, **keep)
 
@@ -88,7 +106,9 @@ def garbage(batch: Batch, seed: int) -> Batch:
     for name, cell in batch.cells.items():
         fields = {}
         for key, value in cell.fields.items():
-            noise = torch.randint(0, 2 if value.dtype == torch.bool else 100, value.shape, generator=generator).to(value.dtype)
+            noise = torch.randint(0, 2 if value.dtype == torch.bool else 100, value.shape, generator=generator).to(
+                value.dtype
+            )
             invalid = ~cell.valid.view(*cell.valid.shape, *[1] * (value.ndim - 2))
             fields[key] = torch.where(invalid, noise, value)
         cells[name] = Cells(fields, cell.valid)
@@ -105,7 +125,9 @@ def pad(batch: Batch, extra: int = 5) -> Batch:
     return replace(batch, cells=cells)
 
 
-def gradients(model: Model, objective: Objective, batch: Batch, seed: int = 3) -> tuple[dict[str, torch.Tensor], dict[str, tuple[float, int]]]:
+def gradients(
+    model: Model, objective: Objective, batch: Batch, seed: int = 3
+) -> tuple[dict[str, torch.Tensor], dict[str, tuple[float, int]]]:
     """Every parameter's gradient (None as zeros) and every term as (value, count)."""
     for module in (model, objective):
         module.zero_grad(set_to_none=True)

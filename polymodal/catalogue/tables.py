@@ -170,7 +170,7 @@ class _Parquet:
         self,
         number: int,
         columns: Sequence[str],
-        typed: Collection[str] = (),  # noqa: ARG002 (Parquet cells have types of their own)
+        typed: Collection[str] = (),
         light: bool = False,
     ) -> list[Row]:
         group, start = self._where[number]
@@ -340,8 +340,8 @@ class _JsonLines:
         self,
         number: int,
         columns: Sequence[str],
-        typed: Collection[str] = (),  # noqa: ARG002 (so have JSON cells, and none of them is binary)
-        light: bool = False,  # noqa: ARG002
+        typed: Collection[str] = (),
+        light: bool = False,
     ) -> list[Row]:
         start, end = self._starts[number], self._starts[number + 1]
         with self._path.open("rb") as stream:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polymodal import presence
+from polymodal.losses._exact import products
 from polymodal.tensors import Term
 
 __all__ = ["contrast", "false_negatives", "pairwise_contrast"]
@@ -59,7 +60,7 @@ def pairwise_contrast(
     rows = anchors.shape[1]
     a = anchors.masked_fill(~present[..., None], 0.0).float()
     c = candidates.masked_fill(~candidates_present[..., None], 0.0).float()
-    gram = torch.einsum("mbe,nge->mnbg", a, c) * scale
+    gram = products("mbe,nge->mnbg", a, c) * scale
     both = candidates_present[:, None] & candidates_present[None]  # (M, M, G)
     positive = torch.arange(c.shape[1], device=a.device) == torch.arange(rows, device=a.device)[:, None] + offset
     negative = both[:, :, None, :] & ~positive
@@ -142,7 +143,7 @@ def _one_way(
     """-log softmax of each anchor's own candidate, (B,); meaningless where a row lacks a side."""
     a = anchors.masked_fill(~present[:, None], 0.0).float()
     c = candidates.masked_fill(~candidates_present[:, None], 0.0).float()
-    gram = a @ c.T * scale
+    gram = products("be,ge->bg", a, c) * scale
     positive = torch.arange(len(c), device=a.device) == torch.arange(len(a), device=a.device)[:, None] + offset
     negative = candidates_present[None] & ~positive
     if ignore is not None:
@@ -151,7 +152,9 @@ def _one_way(
     return gram.masked_fill(~(negative | positive), -torch.inf).logsumexp(1) - score
 
 
-def false_negatives(groups: Tensor, digests: Tensor, *, all_groups: Tensor | None = None, all_digests: Tensor | None = None) -> Tensor:
+def false_negatives(
+    groups: Tensor, digests: Tensor, *, all_groups: Tensor | None = None, all_digests: Tensor | None = None
+) -> Tensor:
     """Candidates that are no negatives: rows of the anchor's group, and rows whose cell is identical to the anchor's.
 
     Args:

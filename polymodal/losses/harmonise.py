@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polymodal.losses._exact import products
+
 __all__ = ["agreement", "harmonise", "mean_one", "similarity"]
 
 Form = Literal["none", "paper", "code", "free"]
@@ -19,7 +21,7 @@ def similarity(z: Tensor, present: Tensor) -> Tensor:
     Source: SCALE, arXiv 2109.04275, section 4.3: the relation graph of one sample.
     """
     unit = F.normalize(z.float().masked_fill(~present[..., None], 0.0), dim=-1, eps=1e-8)
-    return torch.einsum("ibe,jbe->bij", unit, unit)
+    return products("ibe,jbe->bij", unit, unit)
 
 
 def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: float | None = None) -> Tensor:
@@ -43,10 +45,8 @@ def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: flo
     Source: SCALE, arXiv 2109.04275, section 4.3; SCALE_code at 227ae08, `graph_construct_per_sample`.
     Differences: `present`, `floor`; 19 tensor operations instead of a loop over rows.
     """
-    if present is None:
-        pairs = torch.ones_like(s, dtype=torch.bool)
-    else:
-        pairs = present[:, :, None] & present[:, None, :]
+    everything = torch.ones_like(s, dtype=torch.bool)
+    pairs = everything if present is None else present[:, :, None] & present[:, None, :]
     if form == "none":
         return pairs.to(s.dtype)
     share = s.masked_fill(~pairs, -torch.inf).softmax(-1).nan_to_num(0.0)
@@ -61,9 +61,9 @@ def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: flo
 def mean_one(weights: Tensor, present: Tensor) -> Tensor:
     """Each row's pair weights W_ij, i < j, divided by their mean over the pairs it has; the diagonal as it is.
 
-    A weight on a logit is a temperature. S * softmax(S) alone makes every logit several times flatter (at most 0.2, with
-    the release's norm at most about 0.45), which early in training, when cosines are near 0, leaves nothing to learn
-    from. With mean 1 a row's weights say which of its pairs count more, and the logit scale keeps its meaning.
+    A weight on a logit is a temperature. S * softmax(S) alone makes every logit several times flatter (at most 0.2,
+    with the release's norm at most about 0.45), which early in training, when cosines are near 0, leaves nothing to
+    learn from. With mean 1 a row's weights say which of its pairs count more, and the logit scale keeps its meaning.
 
     Args:
         weights: (B, M, M). present: (B, M) bool.
@@ -92,7 +92,11 @@ def agreement(weights: Tensor, present: Tensor) -> Tensor:
 
     Source: ours, for the diagonal of SCALE's W (arXiv 2109.04275, section 4.3).
     """
-    others = present[:, None, :] & present[:, :, None] & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    others = (
+        present[:, None, :]
+        & present[:, :, None]
+        & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    )
     count = others.sum(-1)
     d = weights.masked_fill(~others, 0.0).sum(-1).clamp(min=0.0) / count.clamp(min=1)
     total = present.sum(-1, keepdim=True).clamp(min=1)

@@ -328,6 +328,11 @@ class Table(Modality):
         places: Tensor = self.slot(fields["slot"]) + self.side(fields["side"]) + self.offset(fields["offset"])
         return places
 
+    def query(self, fields: Fields) -> Tensor:
+        """Position and attribute: a slot means nothing by itself, so the name is what is asked for."""
+        asked: Tensor = self.positions(fields) + self.column(fields["attribute"])
+        return asked
+
     def target(self, fields: Fields) -> Tensor:
         """(K, 2) float32: the id and the standardised number."""
         return torch.stack([fields["id"].float(), fields["number"].float()], 1)

@@ -89,6 +89,9 @@ class ScaleConfig(ObjectiveConfig):
         contrast_weight, masked_weight: of the two published sums.
         fusion_weight: of the contrast between the item vector and the vectors of the row's modalities, which makes the
             vectors of different subsets comparable. Not in SCALE, which trains its trunk by masked tasks alone.
+        recall_weight: of decoding every modality of the row from the item vector, `recall_ratio` of its tokens at a
+            time. Contrast keeps what modalities share and forgets what only one of them knows; this keeps it. Not in
+            SCALE either.
     """
 
     kind: Literal["scale"] = "scale"
@@ -105,10 +108,29 @@ class ScaleConfig(ObjectiveConfig):
     contrast_weight: float = Field(1.0, ge=0)
     masked_weight: float = Field(1.0, ge=0)
     fusion_weight: float = Field(1.0, ge=0)
+    recall_weight: float = Field(1.0, ge=0)
+    recall_ratio: float = Field(0.25, gt=0, le=1)
 
     def build(self, model: Model) -> Scale:
         """The objective for `model`, which needs a stage of towers."""
         return Scale(self, model)
+
+
+class Recall(nn.Module):
+    """Decodes a token from the item vector and what is asked for: a residual MLP on their sum, then the masked head."""
+
+    def __init__(self, embedding: int, width: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(embedding, width)
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, item: Tensor, query: Tensor) -> Tensor:
+        """Item vectors (K, E) and queries (K, D) -> (K, D)."""
+        # unit vectors have entries of size E ** -0.5; a linear layer wants entries of size 1
+        x = self.item(item * item.shape[-1] ** 0.5) + query
+        out: Tensor = x + self.mlp(self.norm(x))
+        return out
 
 
 class Scale(Objective):
@@ -116,19 +138,19 @@ class Scale(Objective):
 
     ::
 
-        L = sum_m L_masked(m)  +  mean_{i<j} L_contrast(i, j)  +  mean_m L_fusion(m)
+        L = sum_m L_masked(m)  +  mean_{i<j} L_contrast(i, j)  +  mean_m L_fusion(m)  +  sum_m L_recall(m)
 
     L_masked is predicted from the joint trunk; L_contrast stands between towers and trunk and is sharpened per row by
-    W_ij; L_fusion ties the item vector to the modality vectors.
+    W_ij; L_fusion ties the item vector to the modality vectors; L_recall decodes the row from the item vector alone.
 
     Needs: a model with stages ("towers", "trunk"). With ("towers",) the masked tasks read the towers.
 
     Source: Dong et al., "M5Product: Self-harmonized Contrastive Learning for E-commercial Multi-modal Pretraining",
         CVPR 2022, arXiv 2109.04275; Xiaodongsuper/SCALE_code at 227ae08.
     Differences from the paper: presence masks instead of zero imputation (`model` never attends the absent;
-        `harmonise.presence`); learnable temperature (`learn_temperature`); row-L2 form with a floor, since S * softmax(S)
-        alone caps weights at 0.2 (`harmonise.form`, `.floor`); agreement diagonal (`harmonise.diagonal`); false negatives
-        (`false_negatives`); modality dropout; L_fusion (`fusion_weight`).
+        `harmonise.presence`); learnable temperature (`learn_temperature`); row-L2 form with a floor, since
+        S * softmax(S) alone caps weights at 0.2 (`harmonise.form`, `.floor`); agreement diagonal
+        (`harmonise.diagonal`); false negatives (`false_negatives`); modality dropout; L_fusion and L_recall (`fusion_weight`, `recall_weight`).
     Differences from the release, which we hold to be wrong: its heads read the towers (`heads_input="encoder"`), so the
         trunk gets no gradient but through W; its audio is always zero; weights scale regression predictions
         (`diagonal="literal"` with `apply="logit"`). `recipes.scale.reference()` sets these fields.
@@ -144,15 +166,19 @@ class Scale(Objective):
         start = torch.tensor(math.log(1 / config.temperature))
         self.log_scale = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
         self.log_scale_item = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
+        if config.recall_weight:
+            self.recall = Recall(model.config.embedding, width)
         if config.harmonise.form == "free":
             self.free = nn.Parameter(torch.zeros(len(names), len(names)))
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
-        """Losses named `masked/m`, `contrast/i~j` and `fusion/m`, each with its count."""
+        """Losses named `masked/m`, `contrast/i~j`, `fusion/m` and `recall/m`, each with its count."""
         batch = views[0]
         names = [name for name in model.names if name in batch.cells]
         hidden = {name: self._hide(model, batch, name, seed) for name in names}
-        parts = model.tokenize(batch, lambda name, content, cells: self._corrupt(name, content, cells, hidden[name], batch, seed))
+        parts = model.tokenize(
+            batch, lambda name, content, cells: self._corrupt(name, content, cells, hidden[name], batch, seed)
+        )
         draws = {name: uniform(seed_of(seed, "drop", name), batch.keys, 2) for name in names}
         encoded = model.encode(parts, lambda p: presence.drop(p, self.config.modality_dropout, draws))
         embedded = model.embeddings(encoded)
@@ -160,6 +186,7 @@ class Scale(Objective):
         terms = self._masked(model, batch, encoded, hidden, diagonal)
         terms |= self._contrast(batch, embedded, names, weights)
         terms |= self._fusion(batch, embedded, names)
+        terms |= self._recalled(model, batch, embedded[ITEM], names, seed)
         log = {"scale/contrast": self.log_scale.detach().exp(), "scale/item": self.log_scale_item.detach().exp()}
         return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
 
@@ -170,6 +197,7 @@ class Scale(Objective):
             "masked": self.config.masked_weight,
             "contrast": self.config.contrast_weight / pairs,
             "fusion": self.config.fusion_weight / modalities,
+            "recall": self.config.recall_weight,
         }
         return {name: of[name.partition("/")[0]] for name in terms}
 
@@ -286,6 +314,19 @@ class Scale(Objective):
             )
             for at, name in enumerate(names)
         }
+
+    def _recalled(self, model: Model, batch: Batch, item: Embedded, names: Sequence[str], seed: int) -> dict[str, Term]:
+        if not self.config.recall_weight:
+            return {}
+        terms = {}
+        for name in names:
+            modality, cells = model.modality(name), batch.cells[name]
+            draws = uniform(seed_of(seed, "recall", name), batch.keys, cells.valid.shape[1])
+            where = cells.valid & (draws < self.config.recall_ratio)
+            fields = {key: value[where] for key, value in cells.fields.items()}
+            state = self.recall(item.z[where.nonzero()[:, 0]], modality.query(fields))
+            terms[f"recall/{name}"] = masked_prediction(self.heads[name](state), modality.target(fields), modality.distance)
+        return terms
 
     def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor | None:
         if not self.config.false_negatives:

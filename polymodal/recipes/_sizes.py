@@ -15,9 +15,15 @@ __all__ = ["Size", "modalities", "model"]
 Size = Literal["tiny", "small", "base"]
 
 _MODEL = {
-    "tiny": ModelConfig(width=128, embedding=128, tower=StackConfig(layers=2, heads=4), trunk=StackConfig(layers=2, heads=4)),
-    "small": ModelConfig(width=384, embedding=256, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)),
-    "base": ModelConfig(width=768, embedding=512, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)),
+    "tiny": ModelConfig(
+        width=128, embedding=128, tower=StackConfig(layers=2, heads=4), trunk=StackConfig(layers=2, heads=4)
+    ),
+    "small": ModelConfig(
+        width=384, embedding=256, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)
+    ),
+    "base": ModelConfig(
+        width=768, embedding=512, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)
+    ),
 }
 
 # What a kind's config takes at a size; a kind that is not listed keeps its defaults at every size.
@@ -32,7 +38,12 @@ _INPUT: dict[str, dict[str, dict[str, Any]]] = {
 def modalities(kinds: Mapping[str, str], size: Size) -> dict[str, ModalityConfig]:
     """Modality name -> config at a size. Raises BadInput for an unknown kind, with the nearest one."""
     return {
-        name: parse_kind("polymodal.modalities", {"kind": kind, **_INPUT.get(kind, {}).get(size, {})}, f"modalities.{name}", ModalityConfig)
+        name: parse_kind(
+            "polymodal.modalities",
+            {"kind": kind, **_INPUT.get(kind, {}).get(size, {})},
+            f"modalities.{name}",
+            ModalityConfig,
+        )
         for name, kind in kinds.items()
     }
 

@@ -23,20 +23,24 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
         "small": TrainConfig(epochs=20, batch_size=256, learning_rate=5e-4),
         "base": TrainConfig(epochs=5, batch_size=256, learning_rate=1e-4, betas=(0.9, 0.999)),
     }
-    return Recipe(name="scale", modalities=modalities(kinds, size), model=model(size), objective=ScaleConfig(), train=train[size])
+    return Recipe(
+        name="scale", modalities=modalities(kinds, size), model=model(size), objective=ScaleConfig(), train=train[size]
+    )
 
 
 def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     """SCALE as released (SCALE_code at 227ae08), quirks and all, where a typed field can say it.
 
     Heads on the towers, literal diagonal and row-normalised weights on every prediction without detaching or presence,
-    temperature 0.07 fixed, no fusion term, no dropout of modalities, zero vectors for masked continuous tokens, shared
+    temperature 0.07 fixed, no fusion or recall term, no dropout of modalities, zero vectors for masked continuous tokens, shared
     towers (text with table, image with video), ReLU projections of 1024.
     """
     ours = recipe(kinds, size)
     by_kind = {kind: tuple(name for name, k in kinds.items() if k == kind) for kind in kinds.values()}
     share = tuple(
-        group for a, b in (("text", "table"), ("image", "video")) if len(group := by_kind.get(a, ()) + by_kind.get(b, ())) > 1
+        group
+        for a, b in (("text", "table"), ("image", "video"))
+        if len(group := by_kind.get(a, ()) + by_kind.get(b, ())) > 1
     )
     corruption = {
         "text": Corruption(random=0.1, keep=0.1),
@@ -46,11 +50,21 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     zero = Corruption(random=0.0, keep=0.0, vector="zero")
     objective = ScaleConfig(
         heads_input="encoder",
-        harmonise=HarmoniseConfig(form="code", source="split", apply="logit", detach=False, diagonal="literal", presence=False, floor=None, mean_one=False),
+        harmonise=HarmoniseConfig(
+            form="code",
+            source="split",
+            apply="logit",
+            detach=False,
+            diagonal="literal",
+            presence=False,
+            floor=None,
+            mean_one=False,
+        ),
         learn_temperature=False,
         false_negatives=False,
         modality_dropout=0.0,
         fusion_weight=0.0,
+        recall_weight=0.0,
         corruption={name: corruption.get(kind, zero) for name, kind in kinds.items()},
     )
     shape = ours.model.replace(share=share, projection_relu=True, embedding=1024)

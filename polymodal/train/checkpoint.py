@@ -38,7 +38,10 @@ def save(root: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     Later ones are removed too: a run that stands before them has passed them over as damaged, and they must not push
     whole ones out.
     """
-    files = {f"{name}.safetensors": save_tensors({k: v.contiguous() for k, v in group.items()}) for name, group in checkpoint.tensors.items()}
+    files = {
+        f"{name}.safetensors": save_tensors({k: v.contiguous() for k, v in group.items()})
+        for name, group in checkpoint.tensors.items()
+    }
     files["state.json"] = json.dumps(dict(checkpoint.state), indent=1, sort_keys=True).encode()
     target = write_folder(root / f"step-{checkpoint.step:09d}", files)
     kept = [folder for folder in _steps(root) if folder.name <= target.name][-keep:]
@@ -83,7 +86,11 @@ def damage(folder: Path) -> str | None:
         found = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         if found != wanted:
             cut = isinstance(wanted, dict) and isinstance(wanted.get("bytes"), int) and len(data) < wanted["bytes"]
-            return f"{name} is cut short at {len(data)} of {wanted['bytes']} bytes" if cut else f"{name} does not have its checksum"
+            return (
+                f"{name} is cut short at {len(data)} of {wanted['bytes']} bytes"
+                if cut
+                else f"{name} does not have its checksum"
+            )
     return None
 
 

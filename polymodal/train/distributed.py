@@ -56,7 +56,9 @@ class Group:
         A term is a mean over what it counts; here each rank's mean is weighted with its share of the count.
         """
         share, _ = self._shares(losses)
-        parts = [t.value * s * losses.weights.get(n, 1.0) for (n, t), s in zip(losses.terms.items(), share, strict=True)]
+        parts = [
+            t.value * s * losses.weights.get(n, 1.0) for (n, t), s in zip(losses.terms.items(), share, strict=True)
+        ]
         return torch.stack(parts).sum()
 
     @torch.no_grad()

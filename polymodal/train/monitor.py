@@ -68,8 +68,8 @@ class Alarm:
         self.bad_steps = 0 if ok else self.bad_steps + 1
         if self.bad_steps >= self.patience:
             raise Diverged(
-                f"Loss or gradient was not finite in {self.patience} steps in a row (step {step}). The last checkpoint is "
-                "whole; resume from it with a lower learning rate (--set train.learning_rate=...) or "
+                f"Loss or gradient was not finite in {self.patience} steps in a row (step {step}). The last checkpoint "
+                "is whole; resume from it with a lower learning rate (--set train.learning_rate=...) or "
                 "--set train.precision=fp32."
             )
 
@@ -82,7 +82,9 @@ class Alarm:
         if rank is not None:
             self.low_looks = self.low_looks + 1 if warmed and rank < self.floor else 0
             if self.low_looks >= 3:
-                out.append(f"collapse: item vectors use {rank:.1f} directions (effective rank), fewer than {self.floor:.1f}")
+                out.append(
+                    f"collapse: item vectors use {rank:.1f} directions (effective rank), fewer than {self.floor:.1f}"
+                )
         new = [text for text in out if text.partition(":")[0] not in self.said]
         self.said |= {text.partition(":")[0] for text in new}
         return new
@@ -136,7 +138,9 @@ class Ticker:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def step(self, step: int, loss: float, rate: float) -> None:

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from polymodal.recipe import TrainConfig
 
-__all__ = ["Average", "autocast", "build_optimizer", "learning_rate", "optimizer_state", "pick_precision", "restore_optimizer"]
+__all__ = [
+    "Average",
+    "autocast",
+    "build_optimizer",
+    "learning_rate",
+    "optimizer_state",
+    "pick_precision",
+    "restore_optimizer",
+]
 
 
 def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
@@ -55,7 +63,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 class Average:
     """Exponential moving average of a module's parameters: a <- d a + (1 - d) p, with d growing to `decay`.
 
-    Source: Polyak averaging as in Tarvainen and Valpola 2017; the warm-up min(decay, (1 + t) / (10 + t)) is TensorFlow's.
+    Source: Polyak averaging as in Tarvainen and Valpola 2017; the warm-up min(decay, (1 + t) / (10 + t)) is that of
+        TensorFlow.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

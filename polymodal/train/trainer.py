@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class Trainer:
     recipe: Recipe
     stream: Stream
     run: Path
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     group: Group | None = None
     console: Console | None = None
 
@@ -119,7 +119,10 @@ class Trainer:
                 if stopped or self.step % config.checkpoint_every == 0 or self.step == self.steps:
                     self.save()
                 if stopped:
-                    raise Interrupted(f"Stopped after step {self.step} of {self.steps}, saved. Go on with: polymodal train --resume {self.run}")
+                    raise Interrupted(
+                        f"Stopped after step {self.step} of {self.steps}, saved. "
+                        f"Go on with: polymodal train --resume {self.run}"
+                    )
 
     def _take(self, batches: Iterator[tuple[Mapping[str, int], Sequence[Batch]]]) -> list[Batch]:
         state, views = next(batches)

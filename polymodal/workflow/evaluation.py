@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from polymodal.catalogue.rows import Rows
+from polymodal.config import nearest
 from polymodal.embed import Embedder
 from polymodal.evaluate import (
     AS_IS,
@@ -19,6 +21,7 @@ from polymodal.evaluate import (
     Clustering,
     Comparison,
     Report,
+    SubsetScore,
     by_band,
     by_id,
     by_key,
@@ -26,26 +29,22 @@ from polymodal.evaluate import (
     cluster,
     compare_controls,
     geometry,
-    make_examples,
     mean_fusion,
     random_like,
-    read_curves,
     retrieve,
     statements,
     subset_matrix,
-    subset_name,
     subset_scores,
     write_report,
 )
-from polymodal.evaluate.contents import Example
 from polymodal.evaluate.retrieval import Retrieval
 from polymodal.evaluate.summary import tally
 from polymodal.types import BadInput, Embeddings, Record
 from polymodal.workflow import headlines
 from polymodal.workflow.harmony import mean_harmony
-from polymodal.workflow.pictures import facts_of, thumbnails_of
+from polymodal.workflow.pictures import curves_of, examples_of, facts_of, thumbnails_of
 from polymodal.workflow.probes import ProbePlan, probe_labels
-from polymodal.workflow.records import draw_rows, label_columns, records_of, title_of
+from polymodal.workflow.records import check_shapes, draw_rows, label_columns, records_of, title_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets, subsets_of
 from polymodal.workflow.training import open_rows, split_rows
 from polymodal.workflow.vectors import check_kinds
@@ -54,7 +53,9 @@ __all__ = ["EvaluateResult", "EvaluateSettings", "evaluate"]
 
 # stage, rows or steps done, in all
 Progress = Callable[[str, int, int], None]
-_METRICS = ("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "map", "mrr")
+# one item is right: recall@k is hit@k there, and mAP is MRR
+_INSTANCE = ("hit@1", "hit@5", "hit@10", "mrr")
+_LABEL = ("hit@1", "hit@5", "hit@10", "recall@1", "recall@5", "recall@10", "map", "mrr")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class _World:
         return [name for name in self.embedder.modalities if name in self.found.towers and len(self.found.towers[name])]
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> Any:
         return {"resamples": self.settings.resamples, "seed": self.settings.seed}
 
     @property
@@ -162,9 +163,9 @@ def evaluate(
     settings = settings or EvaluateSettings()
     if out.is_file():
         raise BadInput("--out", "a folder", f"the file {out}")
-    world = _prepare(model, data, settings, progress or (lambda stage, done, total: None), device)
+    world = _prepare(model, data, settings, progress or _silent, device)
     _embed(world)
-    report = _measure(world, Path(model), command)
+    report = _measure(world, Path(model), Path(data), command)
     world.say("writing the report", 0, 1)
     paths = write_report(out, report, seed=settings.seed)
     world.say("writing the report", 1, 1)
@@ -180,16 +181,19 @@ def evaluate(
     )
 
 
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Tells nobody."""
+
+
 def _prepare(model: Path, data: Path, settings: EvaluateSettings, say: Progress, device: str) -> _World:
     rows = open_rows(data)
     numbers = draw_rows(split_rows(rows, settings.split), settings.max_items, settings.seed)
     labels = label_columns(rows)
     if settings.label is not None and settings.label not in labels:
-        from polymodal.config import nearest
-
         raise BadInput("--label", "a label of the data", repr(settings.label), nearest(settings.label, list(labels)))
     embedder = Embedder.load(model, device)
     check_kinds(embedder.modalities, rows.modalities)
+    check_shapes(rows, {name: embedder.network.modality(name) for name in embedder.modalities})
     say("reading", 0, len(numbers))
     world = _World(rows, embedder, settings, say, list(records_of(rows, numbers)), labels=labels)
     world.label = settings.label or next(iter(labels), None)
@@ -201,7 +205,7 @@ def _prepare(model: Path, data: Path, settings: EvaluateSettings, say: Progress,
 
 def _embed(world: _World) -> None:
     settings, done = world.settings, 0
-    train = [] if world.label is None else draw_rows(split_rows(world.rows, settings.train_split), 2 * settings.max_items, settings.seed)
+    train = _learning_rows(world)
     total = len(world.records) + len(train)
 
     def count(rows: int) -> None:
@@ -212,13 +216,28 @@ def _embed(world: _World) -> None:
     subsets = subsets_of([name for name in world.embedder.modalities if name in world.rows.modalities])
     world.found = embed_subsets(world.embedder, world.records, subsets, progress=count)
     if not world.found.fused:
-        raise BadInput("data", f"rows that have one of {', '.join(world.embedder.modalities)}", f"none in split {settings.split!r}")
+        raise BadInput(
+            "data", f"rows that have one of {', '.join(world.embedder.modalities)}", f"none in split {settings.split!r}"
+        )
     if len(train):
-        records = list(records_of(world.rows, np.asarray(train)))
+        records = list(records_of(world.rows, train))
         world.learnt = embed_subsets(world.embedder, records, [], control=False, progress=count)
 
 
-def _measure(world: _World, model: Path, command: str) -> Report:
+def _learning_rows(world: _World) -> npt.NDArray[np.int64]:
+    """Rows that probes learn from: of the training split, and never one that is evaluated."""
+    settings = world.settings
+    if world.label is None:
+        return np.zeros(0, np.int64)
+    evaluated = {record.id for record in world.records}
+    ids = world.rows.index["id"].to_pylist()
+    rows = [row for row in split_rows(world.rows, settings.train_split).tolist() if ids[row] not in evaluated]
+    if not rows:
+        world.notes.append("No rows are left to learn from beside those evaluated: probes are left out.")
+    return draw_rows(np.asarray(rows, np.int64), 2 * settings.max_items, settings.seed)
+
+
+def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
     found, settings = world.found, world.settings
     steps = ["retrieval", "subsets against subsets", "controls", "probes", "clusters", "examples"]
 
@@ -231,8 +250,8 @@ def _measure(world: _World, model: Path, command: str) -> Report:
     single = {s: e for s, e in found.fused.items() if s}
     groups = {r.id: r.group for r in world.records if r.group is not None}
     matrix = subset_matrix(single, **world.options)
-    comparisons = ()
-    scores = ()
+    comparisons: tuple[Comparison, ...] = ()
+    scores: tuple[SubsetScore, ...] = ()
     step("controls")
     if world.label is not None:
         comparisons = (_compare(world),)
@@ -245,13 +264,15 @@ def _measure(world: _World, model: Path, command: str) -> Report:
     world.notes += [note] if note else []
     clusters = _clusters(world)
     step("examples")
-    examples = _examples(world)
+    examples = examples_of(
+        found, world.embedder.modalities, world.chosen, world.label or "", settings.examples, settings.seed
+    )
     shown = thumbnails_of(world.records, world.embedder, found.fused[AS_IS].ids)
     report = Report(
-        title=f"{world.embedder.recipe.name} on {Path(world.embedder.recipe.data).parent.name or 'data'}, split {settings.split}",
+        title=f"{world.embedder.recipe.name} on {data.resolve().parent.name}/{data.name}, {settings.split}",
         command=command,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        facts=facts_of(world.rows, found.presence, len(world.embedder.quarantine)),
+        facts=facts_of(world.rows, len(world.embedder.quarantine)),
         retrievals=retrievals,
         matrix=matrix,
         subset_scores=scores,
@@ -259,10 +280,13 @@ def _measure(world: _World, model: Path, command: str) -> Report:
         probes=probes,
         clusterings=clusters,
         weights=weights,
-        geometry={"fused": geometry(world.fused.vectors), **{n: geometry(found.towers[n].vectors) for n in world.names if len(found.towers[n]) > 1}},
+        geometry={
+            "fused": geometry(world.fused.vectors),
+            **{n: geometry(found.towers[n].vectors) for n in world.names if len(found.towers[n]) > 1},
+        },
         breakdowns=_breakdowns(world, comparisons),
         examples=examples,
-        curves=_curves(model),
+        curves=curves_of(model),
         space=world.fused,
         space_labels=world.chosen,
         thumbnails=shown,
@@ -281,20 +305,27 @@ def _retrievals(world: _World) -> dict[str, Retrieval]:
             wanted = frozenset(towers[target].ids)
             rows = [row for row, name in enumerate(towers[query].ids) if name in wanted]
             if query != target and rows:
-                asked = Embeddings(tuple(towers[query].ids[r] for r in rows), towers[query].vectors[rows], towers[query].model)
-                out[f"{query} → {target}"] = retrieve(asked, towers[target], by_id(asked.ids, towers[target].ids), metrics=_METRICS, **world.options)
+                asked = Embeddings(
+                    tuple(towers[query].ids[r] for r in rows), towers[query].vectors[rows], towers[query].model
+                )
+                out[f"{query} → {target}"] = retrieve(
+                    asked, towers[target], by_id(asked.ids, towers[target].ids), metrics=_INSTANCE, **world.options
+                )
     for label in [world.label] if world.label is not None else []:
         for name, vectors in (("fused", world.fused), *towers.items()):
             relevance = by_key(vectors.ids, vectors.ids, world.labels[label])
             if (relevance.count > 0).any():
-                out[f"{name}: same {label}"] = retrieve(vectors, vectors, relevance, metrics=_METRICS, **world.options)
+                out[f"{name}: same {label}"] = retrieve(vectors, vectors, relevance, metrics=_LABEL, **world.options)
     return out
 
 
 def _compare(world: _World) -> Comparison:
     """The fused vector against zero imputation, mean fusion of the towers, chance, and each modality alone."""
     found = world.found
-    mean = {s: mean_fusion({n: _only(found.towers[n], e.ids) for n in (s or world.names) if n in found.towers}) for s, e in found.fused.items()}
+    mean = {
+        s: mean_fusion({n: _only(found.towers[n], e.ids) for n in (s or world.names) if n in found.towers})
+        for s, e in found.fused.items()
+    }
     controls = {
         "fused": found.fused,
         "zero imputation": found.imputed,
@@ -302,7 +333,9 @@ def _compare(world: _World) -> Comparison:
         "random": {s: random_like(e, seed=world.settings.seed) for s, e in found.fused.items()},
         **{f"{name} alone": {AS_IS: found.towers[name]} for name in world.names},
     }
-    return compare_controls({k: v for k, v in controls.items() if v}, world.chosen, label=world.label or "", **world.options)
+    return compare_controls(
+        {k: v for k, v in controls.items() if v}, world.chosen, label=world.label or "", **world.options
+    )
 
 
 def _only(vectors: Embeddings, ids: Sequence[str]) -> Embeddings:
@@ -325,52 +358,31 @@ def _breakdowns(world: _World, comparisons: Sequence[Comparison]) -> tuple[Break
     for comparison in comparisons:
         values = comparison.values["fused", AS_IS, "label_map"]
         title, metric = f"finding the same {world.label}", "mAP"
-        out.append(Breakdown(f"{title}, by what an item has", metric, by_pattern(values, world.found.presence, **world.options)))
+        out.append(
+            Breakdown(
+                f"{title}, by what an item has", metric, by_pattern(values, world.found.presence, **world.options)
+            )
+        )
         counts: dict[str, int] = {}
         for name in world.learnt.presence or world.found.presence:
             if name in world.chosen:
                 counts[world.chosen[name]] = counts.get(world.chosen[name], 0) + 1
         labels = {i: world.chosen[i] for i in values if i in world.chosen}
-        out.append(Breakdown(f"{title}, by how frequent it is", metric, by_band(values, labels, counts, **world.options)))
+        out.append(
+            Breakdown(f"{title}, by how frequent it is", metric, by_band(values, labels, counts, **world.options))
+        )
     return tuple(out)
-
-
-def _examples(world: _World) -> tuple[Example, ...]:
-    """Random queries: every single modality looks for the others' best-filled, and the fused vector for its label."""
-    single = {next(iter(s)): e for s, e in world.found.fused.items() if len(s) == 1}
-    seeing = {name for name, kind in world.embedder.modalities.items() if kind in ("image", "video")}
-    words = {name for name, kind in world.embedder.modalities.items() if kind == "text"}
-    out: list[Example] = []
-    settings = world.settings
-    for query in [name for name in world.names if name in single]:
-        others = [name for name in world.names if name != query and name in single]
-        target = max(others, key=lambda name: (name in seeing, len(single[name])), default=None)
-        if target is None:
-            continue
-        task = f"{query} → {target}"
-        show = {"query_picture": query in seeing, "query_text": query in words}
-        relevance = by_id(single[query].ids, single[target].ids)
-        out += make_examples(task, single[query], single[target], relevance, count=settings.examples, seed=settings.seed, **show)
-    if world.label is not None:
-        relevance = by_key(world.fused.ids, world.fused.ids, world.chosen)
-        out += make_examples(f"whatever an item has → same {world.label}", world.fused, world.fused, relevance, count=settings.examples, seed=settings.seed)
-    return tuple(out)
-
-
-def _curves(model: Path) -> dict[str, Sequence[tuple[float, float]]]:
-    for folder in (model, model.parent):
-        if (folder / "metrics.jsonl").is_file():
-            return dict(read_curves(folder / "metrics.jsonl"))
-    return {}
 
 
 def _notes(world: _World, grouped: bool) -> tuple[str, ...]:
     settings, train = world.settings, len(world.learnt.presence)
     told = [
         f"Model {world.embedder.model}, {json.dumps(dict(world.embedder.modalities))}.",
-        f"{len(world.records)} items of split {settings.split!r}; probes learn from {train} items of split {settings.train_split!r}.",
-        "A subset's vector is made from its modalities alone, for the items that have all of them; “as is” means whatever an item has. "
-        "Zero imputation attends blank cells in place of every modality left out; mean fusion averages the modalities' own vectors.",
+        f"{len(world.records)} items of split {settings.split!r} are evaluated; "
+        f"probes learn from {train} items of split {settings.train_split!r}.",
+        "A subset's vector is made from its modalities alone, for the items that have all of them; "
+        "“as is” means whatever an item has. Zero imputation attends blank cells in place of every modality "
+        "left out; mean fusion averages the modalities' own vectors.",
     ]
     if grouped:
         told.append("Items of one group (variants of a product) are different items in instance retrieval.")

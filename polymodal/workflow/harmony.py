@@ -23,7 +23,11 @@ def mean_harmony(recipe: Recipe, found: Evaluated) -> tuple[dict[str, MeanWeight
     if form is None:
         return {}, ""
     if form in ("none", "free"):
-        return {}, f"No harmonised weights are shown: this objective's are {'all equal' if form == 'none' else 'learned, not computed'}."
+        why = "all equal" if form == "none" else "learned, not computed"
+        return (
+            {},
+            f"No harmonised weights are shown: this objective's are {why}.",
+        )
     names = [name for name in recipe.modalities if name in found.towers]
     ids = list(found.presence)
     if len(names) < 2 or not ids:

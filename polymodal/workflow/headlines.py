@@ -53,13 +53,24 @@ def _controls(comparison: Comparison) -> dict[str, dict[str, Any]]:
         gap = comparison.difference(row.control)
         out[row.control] = {"map": row.score.mean, "low": row.score.low, "high": row.score.high, "items": row.score.n}
         if gap is not None:
-            out[row.control] |= {"fused_minus": gap.mean, "fused_minus_low": gap.low, "fused_minus_high": gap.high, "verdict": gap.verdict}
+            out[row.control] |= {
+                "fused_minus": gap.mean,
+                "fused_minus_low": gap.low,
+                "fused_minus_high": gap.high,
+                "verdict": gap.verdict,
+            }
     return out
 
 
 def _probes(probes: tuple[Classification, ...]) -> dict[str, dict[str, float]]:
     return {
-        p.name: {"accuracy": p.accuracy.mean, "low": p.accuracy.low, "high": p.accuracy.high, "chance": p.chance, "tested": p.tested}
+        p.name: {
+            "accuracy": p.accuracy.mean,
+            "low": p.accuracy.low,
+            "high": p.accuracy.high,
+            "chance": p.chance,
+            "tested": p.tested,
+        }
         for p in probes
         if p.method == "linear"
     }
@@ -71,19 +82,28 @@ def _headlines(found: dict[str, Any], label: str | None) -> list[Headline]:
         if name in found["retrieval"]:
             one = found["retrieval"][name]
             times = one["r_at_1"] / one["chance"] if one["chance"] else 0.0
-            note = f"{times:.0f} times chance ({one['chance']:.1%}), {one['queries']} queries over {one['corpus']} items"
+            note = (
+                f"{times:.0f} times chance ({one['chance']:.1%}), {one['queries']} queries over {one['corpus']} items"
+            )
             out.append(Headline(f"{one['r_at_1']:.1%}", f"{name}, R@1", note))
     controls = found["controls"]
     if "fused" in controls:
         ours = controls["fused"]
-        out.append(Headline(f"{ours['map']:.3f}", f"fused, mAP of the same {label}", f"95 % {ours['low']:.3f} to {ours['high']:.3f}"))
+        out.append(
+            Headline(
+                f"{ours['map']:.3f}", f"fused, mAP of the same {label}", f"95 % {ours['low']:.3f} to {ours['high']:.3f}"
+            )
+        )
         single = [name for name in controls if name.endswith(" alone")]
-        best = max(single, key=lambda name: controls[name]["map"], default=None)
-        for control in [*([best] if best else []), "zero imputation", "mean fusion"]:
-            if control in controls:
-                out.append(_against(control, controls[control]))
+        hardest = min(single, key=lambda name: controls[name]["fused_minus"], default="")
+        wanted = (hardest, "zero imputation", "mean fusion")
+        out += [_against(control, controls[control]) for control in wanted if control in controls]
     for probe, value in _best_probes(found["probes"], label):
-        out.append(Headline(f"{value['accuracy']:.1%}", probe, f"linear probe; always the most frequent: {value['chance']:.1%}"))
+        out.append(
+            Headline(
+                f"{value['accuracy']:.1%}", probe, f"linear probe; always the most frequent: {value['chance']:.1%}"
+            )
+        )
     return out
 
 
@@ -95,7 +115,11 @@ def _against(control: str, one: dict[str, Any]) -> Headline:
 
 def _best_probes(probes: dict[str, dict[str, float]], label: str | None) -> list[tuple[str, dict[str, float]]]:
     """The chosen label from fused; and the labels that one modality alone tells, from fused where it is there."""
-    out = [(probe_name(label, "fused"), probes[probe_name(label, "fused")])] if label and probe_name(label, "fused") in probes else []
+    out = (
+        [(probe_name(label, "fused"), probes[probe_name(label, "fused")])]
+        if label and probe_name(label, "fused") in probes
+        else []
+    )
     out += [(name, value) for name, value in probes.items() if ", items with " in name and _is_private(name, probes)]
     return out
 
@@ -103,7 +127,11 @@ def _best_probes(probes: dict[str, dict[str, float]], label: str | None) -> list
 def _is_private(name: str, probes: dict[str, dict[str, float]]) -> bool:
     """Whether the label is told by one modality well, and by no other much better than by chance."""
     label, _, rest = name.partition(" from fused, items with ")
-    single = {p.removeprefix(f"{label} from "): v for p, v in probes.items() if p.startswith(f"{label} from ") and "fused" not in p}
+    single = {
+        p.removeprefix(f"{label} from "): v
+        for p, v in probes.items()
+        if p.startswith(f"{label} from ") and "fused" not in p
+    }
     others = [v["accuracy"] - v["chance"] for source, v in single.items() if source != rest]
     own = single.get(rest)
     return own is not None and own["accuracy"] - own["chance"] > 0.2 and all(gap < 0.15 for gap in others)

@@ -1,4 +1,4 @@
-"""Vectors and data in, an index folder out that search and the page open: vectors, attributes, cards, the model's place."""
+"""Vectors and data in; out an index folder with attributes, cards and the model's place, for search and the page."""
 
 from __future__ import annotations
 
@@ -70,11 +70,15 @@ def build_index(vectors: Path, data: Path, out: Path, *, kind: str = "auto", wit
     try:
         attributes: dict[str, dict[str, Any]] = {}
         media_root = rows.media_root if isinstance(rows, Catalogue) else part
-        cards = _cards(records_of(rows, numbers), media_root, _show(rows), with_labels, attributes, shown)
+        cards = _cards(records_of(rows, numbers), _show(rows), with_labels, attributes, shown)
         write_cards(part, cards, media_root)
         index.add(embeddings, [attributes[name] for name in embeddings.ids])
         index.save(part)
-        places = {"model": facts.model, "path": facts.model_path, "relative": os.path.relpath(facts.model_path, out.resolve())}
+        places = {
+            "model": facts.model,
+            "path": facts.model_path,
+            "relative": os.path.relpath(facts.model_path, out.resolve()),
+        }
         (part / SOURCE).write_text(json.dumps({**places, "data": str(data.resolve())}, indent=1), encoding="utf-8")
         _swap(part, out)
     finally:
@@ -110,7 +114,6 @@ def _show(rows: Rows) -> Show | None:
 
 def _cards(
     records: Iterator[Record],
-    root: Path,
     show: Show | None,
     with_labels: bool,
     attributes: dict[str, dict[str, Any]],
@@ -121,12 +124,12 @@ def _cards(
         if with_labels:
             found |= {f"label_{name}": value for name, value in record.labels.items()}
         attributes[record.id] = found
-        media = list(_files(record, root) if show is None else _pictures(record, show))
+        media = list(_files(record) if show is None else _pictures(record, show))
         shown.append(len(media))
         yield {"id": record.id, "title": title_of(record), "attributes": found, "media": media}
 
 
-def _files(record: Record, root: Path) -> Iterator[Mapping[str, Any]]:
+def _files(record: Record) -> Iterator[Mapping[str, Any]]:
     """The record's media files that a browser shows."""
     for name, value in record.values.items():
         for source in value if isinstance(value, list) else [value]:
@@ -140,7 +143,10 @@ def _files(record: Record, root: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _kind_of(content: bytes) -> str:
-    return "audio" if content[:4] in (b"RIFF", b"fLaC", b"OggS") and content[8:12] != b"WEBP" else "video" if content[4:8] == b"ftyp" else "image"
+    if content[4:8] == b"ftyp":
+        return "video"
+    sound = content[:4] in (b"fLaC", b"OggS") or (content[:4] == b"RIFF" and content[8:12] == b"WAVE")
+    return "audio" if sound else "image"
 
 
 def _pictures(record: Record, show: Show) -> Iterator[Mapping[str, Any]]:
@@ -159,10 +165,15 @@ def model_of_index(index: Path) -> Path:
     try:
         source = json.loads((index / SOURCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise BadInput("--model", f"the model {wanted}, which built the index", "nothing", "Say where it is: --model RUN") from None
+        raise BadInput(
+            "--model", f"the model {wanted}, which built the index", "nothing", "Say where it is: --model RUN"
+        ) from None
     for place in (Path(str(source["path"])), (index / str(source["relative"])).resolve()):
         if (place / "model.safetensors").is_file():
             return place
-    raise BadInput("--model", f"the model {wanted}, which built the index", f"nothing at {source['path']}", "Say where it is: --model RUN")
-
-
+    raise BadInput(
+        "--model",
+        f"the model {wanted}, which built the index",
+        f"nothing at {source['path']}",
+        "Say where it is: --model RUN",
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from polymodal.evaluate import AS_IS, Classification, knn_probe, linear_probe
-from polymodal.types import Embeddings
+from polymodal.types import Embeddings, MissingExtra
 from polymodal.workflow.subsets import Evaluated
 
 __all__ = ["ProbePlan", "probe_labels", "probe_name"]
@@ -38,6 +39,16 @@ def probe_labels(plan: ProbePlan, chosen: str | None) -> tuple[Classification, .
     modality that tells most about the label. k-NN for the chosen label."""
     if AS_IS not in plan.learnt.fused:
         return ()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise MissingExtra("scikit-learn", "report") from None
+    # matrices this small are ten times slower on two threads that fight for busy cores than on one
+    with threadpool_limits(1):
+        return tuple(_probe_labels(plan, chosen))
+
+
+def _probe_labels(plan: ProbePlan, chosen: str | None) -> list[Classification]:
     out: list[Classification] = []
     for label in sorted(plan.labels, key=lambda name: name != chosen):
         values = plan.labels[label]
@@ -46,15 +57,23 @@ def probe_labels(plan: ProbePlan, chosen: str | None) -> tuple[Classification, .
             continue
         out.append(fused)
         if label == chosen:
-            options = {"resamples": plan.resamples, "seed": plan.seed}
-            out.append(knn_probe(plan.learnt.fused[AS_IS], plan.tested.fused[AS_IS], values, name=probe_name(label, "fused"), **options))
+            options: Any = {"resamples": plan.resamples, "seed": plan.seed}
+            out.append(
+                knn_probe(
+                    plan.learnt.fused[AS_IS],
+                    plan.tested.fused[AS_IS],
+                    values,
+                    name=probe_name(label, "fused"),
+                    **options,
+                )
+            )
         single = {name: probe for name in plan.names if (probe := _single(plan, label, name)) is not None}
         out += single.values()
         if single:
             best = max(single, key=lambda name: (single[name].accuracy.mean, name))
             fused = _restricted(plan, label, best)
             out += [fused] if fused is not None else []
-    return tuple(out)
+    return out
 
 
 def _single(plan: ProbePlan, label: str, name: str) -> Classification | None:
@@ -74,7 +93,9 @@ def _having(vectors: Embeddings, found: Evaluated, name: str) -> Embeddings:
     return Embeddings(tuple(vectors.ids[r] for r in rows), vectors.vectors[rows], vectors.model)
 
 
-def _probe(plan: ProbePlan, label: str, source: str, train: Embeddings, test: Embeddings, where: str = "") -> Classification | None:
+def _probe(
+    plan: ProbePlan, label: str, source: str, train: Embeddings, test: Embeddings, where: str = ""
+) -> Classification | None:
     """None where there is too little to learn from: fewer than two labels with two items each, or nothing to test."""
     values = plan.labels[label]
     counts: dict[str, int] = {}

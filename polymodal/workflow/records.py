@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polymodal.catalogue.rows import Rows
+from polymodal.catalogue.shards import Shards
 from polymodal.config import nearest
 from polymodal.types import BadInput, Record
 
-__all__ = ["attributes_of", "check_names", "draw_rows", "label_columns", "records_of", "rows_of_ids", "title_of"]
+if TYPE_CHECKING:
+    # torch takes seconds to load, and looking at an index does not need it
+    from polymodal.modality import Modality
+
+__all__ = [
+    "attributes_of",
+    "check_names",
+    "check_shapes",
+    "draw_rows",
+    "label_columns",
+    "records_of",
+    "rows_of_ids",
+    "title_of",
+]
 
 
 def records_of(rows: Rows, numbers: np.ndarray) -> Iterator[Record]:
     """The records of some rows, block by block, so that memory holds one block."""
     starts = np.cumsum([0, *rows.blocks])
     ordered = np.sort(numbers)
-    for block, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for block, (begin, end) in enumerate(pairwise(starts.tolist())):
         inside = ordered[np.searchsorted(ordered, begin) : np.searchsorted(ordered, end)] - begin
         if len(inside):
             records = rows.block(block)
@@ -37,7 +52,9 @@ def rows_of_ids(rows: Rows, ids: Sequence[str], what: str) -> np.ndarray:
     at = {name: row for row, name in enumerate(rows.index["id"].to_pylist())}
     unknown = next((name for name in ids if name not in at), None)
     if unknown is not None:
-        raise BadInput(what, "ids of this data", repr(unknown), "Embed this data again: polymodal embed MODEL DATA --out FILE")
+        raise BadInput(
+            what, "ids of this data", repr(unknown), "Embed this data again: polymodal embed MODEL DATA --out FILE"
+        )
     return np.asarray([at[name] for name in ids], np.int64)
 
 
@@ -48,12 +65,35 @@ def check_names(field: str, names: Collection[str], known: Collection[str], expe
             raise BadInput(field, expected, repr(name), nearest(name, list(known)))
 
 
+def check_shapes(rows: Rows, modalities: Mapping[str, Modality]) -> None:
+    """Raises BadInput where prepared pictures or clips are not of the size that the model reads: they were prepared for
+    another one, and a query would be decoded differently from the catalogue."""
+    if not isinstance(rows, Shards):
+        return
+    seen: set[str] = set()
+    for record in rows.block(0):
+        for name, value in record.values.items():
+            if name in seen or name not in modalities or getattr(value, "ndim", 0) < 3:
+                continue
+            seen.add(name)
+            wanted = modalities[name].example(0).shape[1:]
+            if value.shape[1:] != wanted:
+                raise BadInput(
+                    f"data: modality {name!r}",
+                    f"{'x'.join(map(str, wanted))} as the model reads it",
+                    f"{'x'.join(map(str, value.shape[1:]))} in {rows.folder}",
+                    "Prepare for the same size as the model: polymodal prepare DATA OUT --size tiny|small|base",
+                )
+
+
 def label_columns(rows: Rows) -> dict[str, dict[str, str]]:
     """Label -> {id: value}; rows without the label are left out."""
     ids = rows.index["id"].to_pylist()
     columns = [name for name in rows.index.column_names if name.startswith("label_")]
     return {
-        name.removeprefix("label_"): {i: v for i, v in zip(ids, rows.index[name].to_pylist(), strict=True) if v is not None}
+        name.removeprefix("label_"): {
+            i: v for i, v in zip(ids, rows.index[name].to_pylist(), strict=True) if v is not None
+        }
         for name in columns
     }
 
@@ -70,13 +110,17 @@ def attributes_of(record: Record) -> dict[str, Any]:
     for value in record.values.values():
         for name, content in _pairs(value):
             before = out.get(name)
-            out[name] = content if before is None else [*before, content] if isinstance(before, list) else [before, content]
+            out[name] = (
+                content if before is None else [*before, content] if isinstance(before, list) else [before, content]
+            )
     return out
 
 
 def _pairs(value: Any) -> Sequence[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, (tuple, list)) and all(isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) for p in value):
+    if isinstance(value, (tuple, list)) and all(
+        isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) for p in value
+    ):
         return [(name, content) for name, content in value]
     return []

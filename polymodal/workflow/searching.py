@@ -83,16 +83,20 @@ def make_query(
     values: dict[str, Any] = {}
     for kind, sources in given.items():
         if sources:
-            values[_name_of(kind, modalities)] = _value(kind, list(sources))
+            name = _name_of(kind, modalities)
+            values[name] = _value(kind, list(sources))
     if pairs:
-        values[_name_of("table", modalities, "--attr")] = tuple(_pair("--attr", text) for text in pairs)
+        name = _name_of("table", modalities, "--attr")
+        values[name] = tuple(_pair("--attr", text) for text in pairs)
     for text in named:
         name, value = _split("--query", text, "MODALITY=VALUE")
         if name not in modalities:
             raise BadInput("--query", "a modality of the model", repr(name), nearest(name, list(modalities)))
         values[name] = _typed(modalities[name], value)
     if not values:
-        kinds = ", ".join(f"--{'attr' if kind == 'table' else kind}" for kind in modalities.values() if kind != "features")
+        kinds = ", ".join(
+            f"--{'attr' if kind == 'table' else kind}" for kind in modalities.values() if kind != "features"
+        )
         raise BadInput("query", "something to search by", "nothing", f"This model takes {kinds}.")
     return Record("query", values)
 
@@ -211,7 +215,11 @@ def run_similar(index: Path, ids: Sequence[str], k: int, filters: Sequence[str] 
     embedder: Embeds = _NoModel(opened.model, opened.width)
     engine = Engine(embedder, opened, Cards.open(index))
     where = parse_where(filters, {name: facet.kind for name, facet in engine.facets().items()} if filters else {})
-    return SearchResult(index, {"similar": list(ids), **({"where": where} if where else {})}, _rows(engine, engine.similar(ids, k, where or None)))
+    return SearchResult(
+        index,
+        {"similar": list(ids), **({"where": where} if where else {})},
+        _rows(engine, engine.similar(ids, k, where or None)),
+    )
 
 
 def _shown(record: Record, where: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,6 +237,12 @@ def _plain(value: Any) -> Any:
 
 def _rows(engine: Engine, hits: Sequence[Hit]) -> tuple[Mapping[str, Any], ...]:
     return tuple(
-        {"rank": rank, "id": hit.id, "score": round(hit.score, 6), "title": card.title, "attributes": dict(hit.attributes or card.attributes)}
+        {
+            "rank": rank,
+            "id": hit.id,
+            "score": round(hit.score, 6),
+            "title": card.title,
+            "attributes": dict(hit.attributes or card.attributes),
+        }
         for rank, (hit, card) in enumerate(zip(hits, engine.cards(hits), strict=True), 1)
     )

@@ -37,7 +37,7 @@ class Evaluated:
     """Vectors of some rows.
 
     Args:
-        fused: subset -> item vectors made from it alone, of the rows that have all of it; AS_IS from whatever a row has.
+        fused: subset -> item vectors made from it alone, of the rows that have all of it; AS_IS: whatever a row has.
         imputed: the same with blank cells attended in place of every modality outside the subset.
         towers: modality -> its own vectors, before any other was seen.
         presence: id -> the modalities that could be read.
@@ -137,6 +137,7 @@ def embed_subsets(
     """
     runner = SubsetVectors(embedder)
     imputing = embedder.recipe.train.zero_imputation
+    control = control and not imputing  # such a model is its own control
     found: dict[tuple[str, Subset], Found] = {}
     towers: dict[str, Found] = {}
     out = Evaluated()
@@ -176,7 +177,11 @@ def _run_batch(
             continue
         ids = [batch.ids[row] for row in rows.tolist()]
         for control, impute in zip(("fused", "imputed"), imputes, strict=False):
-            own = [name for name in runner.modalities if names is None or name in names] if not subset and control == "fused" else []
+            own = (
+                [name for name in runner.modalities if names is None or name in names]
+                if not subset and control == "fused"
+                else []
+            )
             vectors = runner.vectors(runner.choose(stages, subset, rows, impute), [ITEM, *own])
             _collect(found.setdefault((control, subset), ([], [])), ids, vectors[ITEM])
             for name in own:
@@ -193,5 +198,3 @@ def _collect(into: Found, ids: Sequence[str], embedded: Embedded) -> None:
 
 def _join(found: Found, digest: str) -> Embeddings:
     return Embeddings(tuple(found[0]), np.concatenate(found[1]), digest)
-
-

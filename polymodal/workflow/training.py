@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from polymodal.recipe import Recipe, build_model
 from polymodal.train.distributed import Group, join_group
 from polymodal.train.trainer import Trainer
 from polymodal.types import BadInput
+from polymodal.workflow.records import check_shapes
 
 __all__ = ["TrainResult", "decoders", "find_recipe", "fit_modalities", "open_rows", "prepare_data", "resume", "split_rows", "train"]
 
@@ -134,10 +135,13 @@ def train(recipe: Recipe, run: Path, console: Console | None = None, device: str
     unknown = [name for name in recipe.modalities if name not in rows.modalities]
     if unknown:
         raise BadInput("recipe.modalities", "modalities of the data", unknown[0], nearest(unknown[0], list(rows.modalities)))
+    check_shapes(rows, decoders(recipe))
     fitted = fit_modalities(recipe, rows, split_rows(rows, recipe.split))
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(recipe.model_dump_json(indent=1))
+    # the recipe last and at once: with it the run can be resumed, even before its first checkpoint
     (run / "fitted.json").write_text(json.dumps(fitted, ensure_ascii=False, sort_keys=True))
+    (run / "recipe.json.part").write_text(recipe.model_dump_json(indent=1))
+    (run / "recipe.json.part").replace(run / "recipe.json")
     return _fit(recipe, fitted, rows, run, console, device, again=False)
 
 
@@ -164,7 +168,7 @@ def _fit(
     loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective.views, group, bad)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(model, objective, recipe, loader, run, where, group, console)
-    warnings = trainer.resume() if again else []
+    warnings = trainer.resume() if again and any((run / "checkpoints").glob("step-*")) else []
     for text in warnings if console is not None else ():
         console.print(f"[yellow]warning[/] {text}", highlight=False) if console is not None else None
     trainer.fit()

@@ -76,7 +76,7 @@ def embed_data(
     """
     from polymodal.embed import Embedder, model_folder
     from polymodal.model import ITEM
-    from polymodal.workflow.records import check_names, records_of
+    from polymodal.workflow.records import check_names, check_shapes, records_of
     from polymodal.workflow.training import open_rows, split_rows
 
     rows = open_rows(data)
@@ -84,11 +84,14 @@ def embed_data(
     embedder = Embedder.load(model, device)
     check_names("--only", only, embedder.modalities, "modalities of the model")
     check_kinds(embedder.modalities, rows.modalities)
+    check_shapes(rows, {name: embedder.network.modality(name) for name in embedder.modalities})
     facts = {"model": embedder.model, "model_path": str(model_folder(model).resolve()), "data": str(data.resolve())}
     records, done, written = records_of(rows, numbers), 0, 0
     with _writer(out, embedder.width, facts) as write:
         while chunk := list(islice(records, _CHUNK)):
-            found = embedder.vectors(chunk, [ITEM], only=only or None, progress=_counted(progress, done, len(numbers)))[ITEM]
+            found = embedder.vectors(chunk, [ITEM], only=only or None, progress=_counted(progress, done, len(numbers)))[
+                ITEM
+            ]
             write(found)
             done, written = done + len(chunk), written + len(found)
         if not written:
@@ -104,10 +107,17 @@ def check_kinds(model: dict[str, str], data: Any) -> None:
     """Raises BadInput where data and model share no modality, or a name stands for another kind in the data."""
     shared = [name for name in model if name in data]
     if not shared:
-        raise BadInput("data", f"one of the model's modalities: {', '.join(model)}", ", ".join(data), "Name them alike in catalogue.toml.")
+        raise BadInput(
+            "data",
+            f"one of the model's modalities: {', '.join(model)}",
+            ", ".join(data),
+            "Name them alike in catalogue.toml.",
+        )
     for name in shared:
         if model[name] != data[name]:
-            raise BadInput(f"data: modality {name!r}", f"kind {model[name]!r}, as the model has it", f"kind {data[name]!r}")
+            raise BadInput(
+                f"data: modality {name!r}", f"kind {model[name]!r}, as the model has it", f"kind {data[name]!r}"
+            )
 
 
 def _counted(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int], None] | None:
@@ -162,7 +172,9 @@ def read_facts(path: Path) -> VectorFacts:
     metadata = schema.metadata or {}
     kind = schema.field("vector").type if schema.names == ["id", "vector"] else None
     if metadata.get(_FORMAT) != b"1" or kind is None or not pa.types.is_fixed_size_list(kind):
-        raise BadInput("vectors", "a file that `polymodal embed` wrote", f"{path} with columns {', '.join(schema.names)}", _AGAIN)
+        raise BadInput(
+            "vectors", "a file that `polymodal embed` wrote", f"{path} with columns {', '.join(schema.names)}", _AGAIN
+        )
     facts = json.loads(metadata[b"facts"])
     return VectorFacts(str(facts["model"]), str(facts["model_path"]), int(facts["width"]), str(facts["data"]), rows)
 

@@ -1,4 +1,4 @@
-"""Sizes, and what may not stand in the code at all. What ruff can say, ruff says (complexity, broad except, docstrings)."""
+"""Sizes, and what may not stand in the code at all. Complexity, broad except and missing docstrings are ruff's."""
 
 from __future__ import annotations
 
@@ -64,7 +64,14 @@ def refused(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import pickle", "from torch import load", "torch.load(f)", "eval(x)", "np.load(f)", "np.load(f, allow_pickle=True)"],
+    [
+        "import pickle",
+        "from torch import load",
+        "torch.load(f)",
+        "eval(x)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+    ],
 )
 def test_what_is_refused_is_seen(code):
     assert list(refused(ast.parse(code)))
@@ -88,7 +95,11 @@ def test_components_say_where_they_come_from():
     """Losses and objectives are other people's ideas: a paper, an equation or a file, and where we depart from it."""
     silent = []
     for module in discover("polymodal.losses").values():
-        said = [inspect.getdoc(getattr(module, name)) or "" for name in module.__all__ if inspect.isfunction(getattr(module, name))]
+        said = [
+            inspect.getdoc(getattr(module, name)) or ""
+            for name in module.__all__
+            if inspect.isfunction(getattr(module, name))
+        ]
         silent += [f"{module.__name__}: {text.splitlines()[0]}" for text in said if "Source:" not in text]
     for module in discover("polymodal.objectives").values():
         for value in vars(module).values():

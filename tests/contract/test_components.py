@@ -64,7 +64,9 @@ def test_fields_have_the_token_axis_first(modality):
     assert len({len(field) for field in fields.values()}) == 1
     blank = modality.blank()
     for known in (other, blank):
-        assert {n: (f.shape[1:], f.dtype) for n, f in fields.items()} == {n: (f.shape[1:], f.dtype) for n, f in known.items()}
+        assert {n: (f.shape[1:], f.dtype) for n, f in fields.items()} == {
+            n: (f.shape[1:], f.dtype) for n, f in known.items()
+        }
     assert len(next(iter(blank.values()))) >= 1
 
 

@@ -22,10 +22,20 @@ def blocks(name: str, mark: str, language: str = r"\w+") -> list[tuple[str, ...]
     return re.findall(BLOCK.format(mark=mark, language=language), (ROOT / name).read_text(), re.DOTALL)
 
 
-def run(command: list[str], where: Path, **environment: str) -> str:
-    paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CI": "true", "OMP_NUM_THREADS": "1"}
+def run(command: list[str], where: Path, stdin: str = "", **environment: str) -> str:
+    paths = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "CI": "true",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
-        command, cwd=where, env={**os.environ, **paths, **environment}, capture_output=True, text=True, check=False
+        command,
+        input=stdin,
+        cwd=where,
+        env={**os.environ, **paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -37,11 +47,9 @@ def run(command: list[str], where: Path, **environment: str) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_and_links_exist(document):
     text = document.read_text()
+    to_come = {"catalogue.toml", *re.findall(r"<!-- file: (\S+) -->", text), "polymodal/recipes/agree.py"}
     for name in re.findall(r"`((?:[\w.-]+/)*\w+\.(?:py|md|toml))`", text):
-        near = [ROOT / name, ROOT / "polymodal" / name, ROOT / "docs" / name, ROOT / "polymodal" / "modalities" / name]
-        new = re.search(rf"file: \S*{re.escape(name)} ", text) or name in ("catalogue.toml", "polymodal/recipes/pairs.py")
-        near += [(ROOT / "polymodal" / folder / name) for folder in ("index",)]
-        assert new or any(path.exists() for path in near), name
+        assert name in to_come or list(ROOT.glob(name)) or list((ROOT / "polymodal").rglob(name)), name
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (document.parent / link).exists(), link
 
@@ -49,9 +57,13 @@ def test_files_and_links_exist(document):
 def test_names_of_the_tour_exist():
     source = "\n".join(path.read_text() for path in (ROOT / "polymodal").rglob("*.py"))
     text = (ROOT / "docs" / "tour.md").read_text()
-    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", text) if not name.endswith(".py") for part in name.split(".")}
+    names = {
+        part for name in re.findall(r"`([A-Za-z_.]+)`", text) if not name.endswith(".py") for part in name.split(".")
+    }
     assert len(names) > 30
-    missing = [name for name in names if name and name not in ("toml", "catalogue") and not re.search(rf"\b{name}\b", source)]
+    missing = [
+        name for name in names if name and name not in ("toml", "catalogue") and not re.search(rf"\b{name}\b", source)
+    ]
     assert missing == []
 
 
@@ -66,6 +78,55 @@ def test_the_catalogue_of_the_readme_is_valid(tmp_path):
     config = CatalogueConfig.read(tmp_path / "catalogue.toml")
     config.check()
     assert list(config.modalities) == ["image", "title", "attributes"]
+
+
+# -- commands and examples ------------------------------------------------------------------------------------------
+
+# what makes a command of the README quick enough for a test, and changes nothing else about it
+QUICK = {
+    "demo": "--items 120",
+    "train": "--set train.steps=2 train.batch_size=16",
+    "evaluate": "--max-items 20 --resamples 20",
+}
+COMMANDS = """
+import shlex, sys
+from polymodal.cli import main
+for line in sys.stdin.read().splitlines():
+    code = main(shlex.split(line, comments=True)[1:])
+    if code:
+        sys.exit(f"{line}: {code}")
+"""
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_example_of_the_readme_run(tmp_path):
+    (commands,) = blocks("README.md", "run", "bash")
+    lines = [line.partition("  #")[0].strip() for line in commands.splitlines()]
+    ours = [line for line in lines if line.startswith("polymodal ")]
+    assert [line for line in lines if line not in ours] == ["source .venv/bin/activate"]
+    quick = [f"{line} {QUICK.get(line.split()[1], '')}" for line in ours if "serve" not in line.split()]
+    assert len(quick) >= 9
+    # in one process, because each would load torch anew
+    said = run([sys.executable, "-c", COMMANDS], tmp_path, stdin="\n".join(quick))
+    assert "nearest to text red backpack, table material=leather, where price" in said
+    assert (tmp_path / "shop/report/report.html").exists()
+    (example,) = blocks("README.md", "run", "python")
+    assert len(run([sys.executable, "-c", example], tmp_path).splitlines()) == 3
+
+
+def test_every_command_and_option_of_the_documents_exists():
+    from polymodal.cli import app
+
+    for document in DOCUMENTS:
+        for name, rest in re.findall(r"\bpolymodal ([a-z]+)\b([^`\n#]*)", "\n".join(code_of(document))):
+            command = app[name]
+            known = {option for argument in command.assemble_argument_collection() for option in argument.names}
+            assert set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)) <= known, (document.name, name, rest)
+
+
+def code_of(document: Path) -> list[str]:
+    text = document.read_text()
+    return re.findall(r"```bash\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
 
 
 # -- new components -------------------------------------------------------------------------------------------------
@@ -90,7 +151,7 @@ kind = "text"
 columns = ["title"]
 ''' + Path("geo.toml").read_text())
 recipe = find_recipe("scale", {"title": "text", "where": "geo"}).override(
-    ['data="."', 'objective={"kind": "pairs"}', "train.steps=2", "train.batch_size=8"])
+    ['data="."', 'objective={"kind": "agree"}', "train.steps=2", "train.batch_size=8"])
 train(recipe, Path("run"))
 vectors = Embedder.load(Path("run")).embed([Record("query", {"where": (48.2, 16.4)})])
 assert vectors.vectors.shape == (1, 128), vectors.vectors.shape
@@ -109,14 +170,25 @@ def test_a_new_modality_and_a_new_objective_are_one_file_each(tmp_path):
         (tmp_path / path).write_text(code)
         run([sys.executable, "-m", "ruff", "check", path], tmp_path)
         run([sys.executable, "-m", "ruff", "format", "--check", path], tmp_path)
-    only = "geo or pairs-towers+trunk or test_components and pairs"
+    only = "geo or agree-towers+trunk or test_components and agree"
     here = {"PYTHONPATH": str(tmp_path)}
-    contract = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "tests/contract", "-k", only]
+    contract = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "tests/contract",
+        "-k",
+        only,
+    ]
     said = run(contract, tmp_path, **here)
     assert int(re.search(r"(\d+) passed", said)[1]) >= 14
     (text,) = [text for text in blocks_of_toml("docs/adding_a_modality.md") if "geo" in text]
     (tmp_path / "geo.toml").write_text(text)
-    assert "trained pairs" in run([sys.executable, "-c", TRAIN], tmp_path, **here)
+    assert "trained agree" in run([sys.executable, "-c", TRAIN], tmp_path, **here)
 
 
 def blocks_of_toml(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works away from the checkout. `make wheel-check` does it with a new environment."""
+"""The wheel: what is in it, and that it works away from the checkout (`make wheel-check`: in a new environment)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,18 @@ def test_the_wheel_has_every_file(wheel):
 @pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
     place = tmp_path / "installed"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(place),
+        str(wheel),
+    ]
     subprocess.run(install, check=True)
     environment = {**os.environ, "PYTHONPATH": str(place)}
     command = [sys.executable, str(ROOT / "tests/e2e/use_installed.py")]

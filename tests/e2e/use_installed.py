@@ -27,5 +27,6 @@ import polymodal.service.app  # noqa: E402
 from polymodal.config import discover  # noqa: E402
 
 found = {kind: list(discover(f"polymodal.{kind}")) for kind in ("modalities", "objectives", "recipes")}
-version = subprocess.run([sys.executable, "-m", "polymodal.cli", "version"], capture_output=True, text=True, check=True)
+code = "import sys; from polymodal.cli import main; sys.exit(main(['version']))"
+version = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 print(version.stdout.strip(), "from", home, *(f"{kind}: {', '.join(names)}" for kind, names in found.items()), sep="\n")

@@ -1,5 +1,5 @@
-"""SCALE's numbers. Provenance: float64 numpy re-computation that matches the authors' own functions (SCALE_code at 227ae08)
-to 1e-7; five vectors of two rows, order text, image, table, video, audio, the second row's video and audio imputed."""
+"""SCALE's numbers, recomputed in float64 numpy so that they match the authors' own functions to 1e-7 (SCALE_code at
+227ae08): five vectors of two rows, order text, image, table, video, audio; the second row's video and audio imputed."""
 
 import json
 from pathlib import Path
@@ -50,31 +50,48 @@ PRESENT_1 = [
 CONTRAST = {
     ("none", "logit"): (
         2.1066184804,
-        "0.0092964536 0.9984562586 4.6499264458 2.6051621133 1.8280399546 4.7735563943 0.5299027400 1.4736338923 0.9257325775 3.2724779742",
+        "0.0092964536 0.9984562586 4.6499264458 2.6051621133 1.8280399546 "
+        "4.7735563943 0.5299027400 1.4736338923 0.9257325775 3.2724779742",
     ),
     ("code", "logit"): (
         0.9344904782,
-        "0.1401255180 0.9216005663 1.4508534828 0.9665340462 1.0687090175 1.2225181044 0.6970859327 1.1557304674 0.8184892809 0.9032583659",
+        "0.1401255180 0.9216005663 1.4508534828 0.9665340462 1.0687090175 "
+        "1.2225181044 0.6970859327 1.1557304674 0.8184892809 0.9032583659",
     ),
     ("paper", "logit"): (
         0.9751778585,
-        "0.5388783873 0.9958658133 1.1911241779 0.9883981217 1.0749737243 1.1222163380 0.9017882642 1.1079549493 0.9086490722 0.9219297367",
+        "0.5388783873 0.9958658133 1.1911241779 0.9883981217 1.0749737243 "
+        "1.1222163380 0.9017882642 1.1079549493 0.9086490722 0.9219297367",
     ),
     ("code", "loss"): (
         0.4220045650,
-        "0.0043242549 0.3924199994 0.8839830918 0.4461415219 0.3995960079 0.5458602813 0.2242003983 0.5506396274 0.3690252315 0.4038552353",
+        "0.0043242549 0.3924199994 0.8839830918 0.4461415219 0.3995960079 "
+        "0.5458602813 0.2242003983 0.5506396274 0.3690252315 0.4038552353",
     ),
     ("paper", "loss"): (
         0.1588090648,
-        "0.0016466714 0.1478542653 0.3354607466 0.1673695889 0.1534857581 0.2090247745 0.0858600762 0.2047668543 0.1376590720 0.1449628154",
+        "0.0016466714 0.1478542653 0.3354607466 0.1673695889 0.1534857581 "
+        "0.2090247745 0.0858600762 0.2047668543 0.1376590720 0.1449628154",
     ),
 }
 
 
 def test_similarity():
     s = similarity(H, ALL)[0]
-    wanted = {(0, 1): 0.8333333333, (0, 2): 0.7071067812, (0, 3): 0.3692744729, (0, 4): 0.3872983346, (1, 2): 0.7071067812}
-    wanted |= {(1, 3): 0.2461829820, (1, 4): 0.7745966692, (2, 3): 0.6963106238, (2, 4): 0.7302967433, (3, 4): 0.2860387768}
+    wanted = {
+        (0, 1): 0.8333333333,
+        (0, 2): 0.7071067812,
+        (0, 3): 0.3692744729,
+        (0, 4): 0.3872983346,
+        (1, 2): 0.7071067812,
+    }
+    wanted |= {
+        (1, 3): 0.2461829820,
+        (1, 4): 0.7745966692,
+        (2, 3): 0.6963106238,
+        (2, 4): 0.7302967433,
+        (3, 4): 0.2860387768,
+    }
     for (i, j), value in wanted.items():
         assert float(s[i, j]) == pytest.approx(value, abs=1e-6)
         assert float(s[j, i]) == pytest.approx(value, abs=1e-6)
@@ -89,7 +106,9 @@ def test_paper_form():
 def test_code_form():
     w = harmonise(similarity(H, ALL), None, "code")
     assert torch.allclose(w[1], torch.tensor(CODE_1), atol=1e-6)
-    assert torch.allclose(w[0].diagonal(), torch.tensor([0.7335126596, 0.6785919592, 0.6849016606, 0.8652257485, 0.7544391256]), atol=1e-6)
+    assert torch.allclose(
+        w[0].diagonal(), torch.tensor([0.7335126596, 0.6785919592, 0.6849016606, 0.8652257485, 0.7544391256]), atol=1e-6
+    )
 
 
 def test_presence_aware_form():
@@ -98,7 +117,14 @@ def test_presence_aware_form():
     assert torch.allclose(w[1], torch.tensor(PRESENT_1), atol=1e-6)
 
 
-@pytest.mark.parametrize("c, paper, code", [(0.5, (0.292, 0.088), (0.855, 0.259)), (0.75, (0.243, 0.142), (0.650, 0.380)), (-0.3, (0.478, -0.039), (0.987, -0.081))])
+@pytest.mark.parametrize(
+    ("c", "paper", "code"),
+    [
+        (0.5, (0.292, 0.088), (0.855, 0.259)),
+        (0.75, (0.243, 0.142), (0.650, 0.380)),
+        (-0.3, (0.478, -0.039), (0.987, -0.081)),
+    ],
+)
 def test_closed_form_of_equal_cosines(c, paper, code):
     s = (torch.full((5, 5), c) + (1 - c) * torch.eye(5))[None]
     for form, (diagonal, off) in (("paper", paper), ("code", code)):
@@ -107,7 +133,7 @@ def test_closed_form_of_equal_cosines(c, paper, code):
         assert float(w[0, 1]) == pytest.approx(off, abs=6e-4)
 
 
-@pytest.mark.parametrize("form, apply", CONTRAST)
+@pytest.mark.parametrize(("form", "apply"), CONTRAST)
 def test_contrast(form, apply):
     weights = None if form == "none" else harmonise(similarity(H, ALL), None, form)
     terms = pairwise_contrast(F.normalize(H.float(), dim=-1), ALL, 1 / TAU, weights=weights, apply=apply)
@@ -145,7 +171,9 @@ def test_masked_losses_plain_and_as_released():
     target = torch.tensor([[1.0, 1], [0, 0], [1, -2]])
     image = code[[0, 1, 1], 1]
     assert float(masked_prediction(prediction, target, _squared).value) == pytest.approx(1.6666666667, abs=1e-6)
-    assert float(masked_prediction(prediction, target, _squared, image, "logit").value) == pytest.approx(0.9041726706, abs=1e-6)
+    assert float(masked_prediction(prediction, target, _squared, image, "logit").value) == pytest.approx(
+        0.9041726706, abs=1e-6
+    )
 
 
 def test_free_similarity_starts_without_gradient_to_the_encoders():
@@ -179,7 +207,13 @@ def test_all_of_the_golden_file():
     assert torch.allclose(aware, torch.tensor(golden["presence_masked"]), atol=1e-6)
     names = {"none": "unweighted", "code": "code", "paper": "paper"}
     for (form, apply), _ in CONTRAST.items():
-        key = "unweighted" if form == "none" else f"loss x {form} weights" if apply == "loss" else f"{names[form]}: logit x {form} weights"
+        key = (
+            "unweighted"
+            if form == "none"
+            else f"loss x {form} weights"
+            if apply == "loss"
+            else f"{names[form]}: logit x {form} weights"
+        )
         weights = None if form == "none" else harmonise(s, None, form)
         terms = pairwise_contrast(F.normalize(H.float(), dim=-1), ALL, 1 / TAU, weights=weights, apply=apply)
         assert [float(t.value) for t in terms.values()] == pytest.approx(golden["cl"][key][1:], abs=1e-5)

@@ -53,7 +53,9 @@ def test_replace_checks_again():
 
 
 def test_overrides():
-    changed = Outer().override(["inner.rate=0.5", "name=hello world", 'sizes=[3]', "limit=7", 'more={"k": 1}', "inner.kind=b"])
+    changed = Outer().override(
+        ["inner.rate=0.5", "name=hello world", "sizes=[3]", "limit=7", 'more={"k": 1}', "inner.kind=b"]
+    )
     assert changed == Outer(name="hello world", inner=Inner(rate=0.5, kind="b"), sizes=(3,), limit=7, more={"k": 1})
     assert changed.override(["limit=null", "more.k=2"]) == changed.replace(limit=None, more={"k": 2})
     assert Outer().override([]) == Outer()
@@ -77,7 +79,14 @@ def test_overrides_that_are_refused(setting, said):
         Outer().override([setting])
 
 
-@given(st.builds(Outer, name=st.text(), inner=st.builds(Inner, rate=st.floats(1e-9, 1e9)), more=st.dictionaries(st.text(), st.floats(-9, 9))))
+@given(
+    st.builds(
+        Outer,
+        name=st.text(),
+        inner=st.builds(Inner, rate=st.floats(1e-9, 1e9)),
+        more=st.dictionaries(st.text(), st.floats(-9, 9)),
+    )
+)
 def test_json_both_ways(config):
     assert Outer.parse(json.loads(config.model_dump_json())) == config
 

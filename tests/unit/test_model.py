@@ -21,9 +21,16 @@ def vectors(model, batch, names=None):
         return model.embeddings(model.encode(model.tokenize(batch)), names)
 
 
-@pytest.fixture(scope="module", params=[*STAGE_ORDERS, ("towers", "towers", "trunk"), ("trunk", "towers", "trunk")], ids="+".join)
+@pytest.fixture(
+    scope="module", params=[*STAGE_ORDERS, ("towers", "towers", "trunk"), ("trunk", "towers", "trunk")], ids="+".join
+)
 def model(request):
-    return build_model(KINDS, request.param).eval()
+    model = build_model(KINDS, request.param).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():  # biases are 0 at first, and a bias is what an absent row would show
+            p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+    return model
 
 
 def test_a_vector_for_each_modality_and_one_for_the_item(model):
@@ -72,14 +79,24 @@ def test_a_modality_vector_sees_others_only_after_a_trunk(model):
 
 
 def test_unimodal_parts_are_the_last_before_the_first_trunk():
-    for stages, at in ((("towers", "towers", "trunk"), 1), (("towers", "trunk", "towers"), 0), (("trunk", "towers"), 1), (("towers", "towers"), 1)):
+    for stages, at in (
+        (("towers", "towers", "trunk"), 1),
+        (("towers", "trunk", "towers"), 0),
+        (("trunk", "towers"), 1),
+        (("towers", "towers"), 1),
+    ):
         model = build_model(KINDS, stages)
         encoded = model.encode(model.tokenize(make_batch(model, ROWS)))
         assert model.unimodal(encoded) is encoded.stages[at]
 
 
 def test_thin_is_applied_once_before_the_first_stage_that_mixes():
-    for stages, before in ((("towers", "trunk"), 1), (("trunk", "towers"), 0), (("trunk", "trunk"), 0), (("towers",), None)):
+    for stages, before in (
+        (("towers", "trunk"), 1),
+        (("trunk", "towers"), 0),
+        (("trunk", "trunk"), 0),
+        (("towers",), None),
+    ):
         model, seen = build_model(KINDS, stages), []
 
         def thin(parts, seen=seen):
@@ -127,7 +144,10 @@ def test_shapes_that_make_no_model_are_refused():
     with pytest.raises(BadInput, match="share"):
         Model({kind: build_modality(kind) for kind in KINDS}, ModelConfig(width=16, share=(("text", "tabel"),)))
     with pytest.raises(BadInput, match="share"):
-        Model({kind: build_modality(kind) for kind in KINDS}, ModelConfig(width=16, share=(("text", "table"), ("table", "features"))))
+        Model(
+            {kind: build_modality(kind) for kind in KINDS},
+            ModelConfig(width=16, share=(("text", "table"), ("table", "features"))),
+        )
 
 
 @pytest.mark.parametrize("summary", ["token", "parts"])
@@ -168,7 +188,10 @@ def test_sizes(size, least, most):
         shapes = made.model
         from polymodal.model import Projection, Trunk
 
-        stages = [Towers(list(made.modalities), shapes.width, shapes.tower, ()), Trunk(list(made.modalities), shapes.width, shapes.trunk)]
+        stages = [
+            Towers(list(made.modalities), shapes.width, shapes.tower, ()),
+            Trunk(list(made.modalities), shapes.width, shapes.trunk),
+        ]
         heads = [Projection(shapes.width, shapes.embedding, False) for _ in range(6)]
     count = sum(p.numel() for module in (*stages, *heads) for p in module.parameters())
     print(f"{size}: {count:,} parameters in towers, trunk and projections")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from polymodal import presence
 from polymodal.tensors import Batch, Embedded, Tokens
 
+_SOME = st.integers(1, 6)
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 
 
@@ -20,7 +21,9 @@ def rows_of(sizes: list[int]) -> list[dict[str, torch.Tensor] | None]:
     return made
 
 
-def masks(rows: st.SearchStrategy[int] = st.integers(1, 5), columns: st.SearchStrategy[int] = st.integers(1, 6)) -> st.SearchStrategy[torch.Tensor]:
+def masks(
+    rows: st.SearchStrategy[int] = _SOME, columns: st.SearchStrategy[int] = _SOME
+) -> st.SearchStrategy[torch.Tensor]:
     return st.tuples(rows, columns, st.randoms(use_true_random=False)).map(
         lambda t: torch.tensor([[t[2].random() < 0.6 for _ in range(t[1])] for _ in range(t[0])])
     )
@@ -84,7 +87,10 @@ def test_complete_adds_what_no_row_has():
 
 def parts_of(valid: torch.Tensor) -> dict[str, Tokens]:
     """A part of two tokens per column of `valid` (B, M)."""
-    return {f"m{at}": Tokens(torch.ones(len(valid), 2, 3), valid[:, at : at + 1].expand(-1, 2)) for at in range(valid.shape[1])}
+    return {
+        f"m{at}": Tokens(torch.ones(len(valid), 2, 3), valid[:, at : at + 1].expand(-1, 2))
+        for at in range(valid.shape[1])
+    }
 
 
 def test_restrict_and_keep_only():
@@ -162,7 +168,9 @@ def test_hide_is_blind_to_padding_and_to_what_stands_in_it(valid, seed, extra):
     more = torch.cat([valid, torch.zeros(len(valid), extra, dtype=torch.bool)], 1)
     n = valid.shape[1]
     for tied, tied_more in ((None, None), (overlap[:, :n, :n], overlap)):
-        assert torch.equal(presence.hide(more, 0.5, draws, tied_more)[:, :n], presence.hide(valid, 0.5, draws[:, :n], tied))
+        assert torch.equal(
+            presence.hide(more, 0.5, draws, tied_more)[:, :n], presence.hide(valid, 0.5, draws[:, :n], tied)
+        )
 
 
 def test_units_of_every_size_are_hidden_with_the_same_chance():
@@ -190,7 +198,9 @@ def test_pool_is_the_mean_of_what_is_valid(valid):
 @given(masks())
 def test_average_is_over_those_present(present):
     z = torch.randn(*present.shape, 3)
-    mean = presence.average([Embedded(torch.where(p[:, None], v, torch.nan), p) for v, p in zip(z, present, strict=True)])
+    mean = presence.average(
+        [Embedded(torch.where(p[:, None], v, torch.nan), p) for v, p in zip(z, present, strict=True)]
+    )
     assert torch.equal(mean.present, present.any(0))
     for row in range(present.shape[1]):
         want = z[:, row][present[:, row]].mean(0) if present[:, row].any() else torch.zeros(3)

@@ -64,7 +64,9 @@ def test_what_is_unknown_is_refused(path, value, said):
 
 
 def test_overrides_reach_every_part():
-    made = micro.recipe().override(["objective.mask_ratio=0.3", "train.steps=7", "modalities.title.max_tokens=9", "objective.harmonise.form=none"])
+    made = micro.recipe().override(
+        ["objective.mask_ratio=0.3", "train.steps=7", "modalities.title.max_tokens=9", "objective.harmonise.form=none"]
+    )
     assert isinstance(made.objective, ScaleConfig)
     assert isinstance(made.modalities["title"], TextConfig)
     assert (made.objective.mask_ratio, made.train.steps, made.modalities["title"].max_tokens) == (0.3, 7, 9)
@@ -79,7 +81,15 @@ def test_overrides_reach_every_part():
             made.override([setting])
 
 
-@given(st.builds(TrainConfig, epochs=st.integers(1, 9), learning_rate=st.floats(1e-9, 1), warmup=st.floats(0, 1), precision=st.sampled_from(["auto", "fp32", "bf16"])))
+@given(
+    st.builds(
+        TrainConfig,
+        epochs=st.integers(1, 9),
+        learning_rate=st.floats(1e-9, 1),
+        warmup=st.floats(0, 1),
+        precision=st.sampled_from(["auto", "fp32", "bf16"]),
+    )
+)
 def test_train_config_json_both_ways(config):
     assert TrainConfig.parse(json.loads(config.model_dump_json())) == config
 

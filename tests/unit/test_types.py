@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polymodal.types import BadInput, Embeddings, Embeds, Hit, MediaError, MissingExtra, ModelMismatch, PolymodalError, Record
+from polymodal.types import (
+    BadInput,
+    Embeddings,
+    Embeds,
+    Hit,
+    MediaError,
+    MissingExtra,
+    ModelMismatch,
+    PolymodalError,
+    Record,
+)
 
 
 @pytest.mark.parametrize("empty", [None, "", b"", [], (), {}])

@@ -13,7 +13,9 @@ from polymodal.losses.contrastive import contrast, false_negatives, pairwise_con
 SEEDS = st.integers(0, 2**31)
 
 
-def world(rows: int = 6, modalities: int = 3, seed: int = 0, presence: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:
+def world(
+    rows: int = 6, modalities: int = 3, seed: int = 0, presence: float = 0.7
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     z = F.normalize(torch.randn(modalities, rows, 4, generator=generator, dtype=torch.float64), dim=-1)
     return z.float(), torch.rand(modalities, rows, generator=generator) < presence
@@ -95,18 +97,42 @@ def test_two_processes_are_one(seed, negatives):
     def pairs_part(leaf, s, offset):
         ignore = false_negatives(groups[s], digests[:, s], all_groups=groups, all_digests=digests)
         return pairwise_contrast(
-            leaf[:, s], present[:, s], 5.0, candidates=leaf, candidates_present=present, offset=offset, ignore=ignore, negatives=negatives
+            leaf[:, s],
+            present[:, s],
+            5.0,
+            candidates=leaf,
+            candidates_present=present,
+            offset=offset,
+            ignore=ignore,
+            negatives=negatives,
         )
 
     def single_whole(leaf):
-        return {"t": contrast(leaf[0], present[0] & present[1], leaf[1], present[1], 5.0, ignore=false_negatives(groups, digests)[1, 1])}
+        return {
+            "t": contrast(
+                leaf[0],
+                present[0] & present[1],
+                leaf[1],
+                present[1],
+                5.0,
+                ignore=false_negatives(groups, digests)[1, 1],
+            )
+        }
 
     def single_part(leaf, s, offset):
         ignore = false_negatives(groups[s], digests[:, s], all_groups=groups, all_digests=digests)[1, 1]
         both = present[0] & present[1]
         return {
             "t": contrast(
-                leaf[0, s], both[s], leaf[1], present[1], 5.0, all_anchors=leaf[0], all_present=both, offset=offset, ignore=ignore
+                leaf[0, s],
+                both[s],
+                leaf[1],
+                present[1],
+                5.0,
+                all_anchors=leaf[0],
+                all_present=both,
+                offset=offset,
+                ignore=ignore,
             )
         }
 
@@ -142,7 +168,12 @@ def test_rows_without_a_pair_do_not_count():
         (term,) = pairwise_contrast(leaf, present, 5.0).values()
         single = contrast(leaf[0], present[0], leaf[1], present[1], 5.0)
         (term.value + single.value).backward()
-        assert (float(term.value.detach()), int(term.count), float(single.value.detach()), int(single.count)) == (0, 0, 0, 0)
+        assert (float(term.value.detach()), int(term.count), float(single.value.detach()), int(single.count)) == (
+            0,
+            0,
+            0,
+            0,
+        )
         assert leaf.grad.eq(0).all()
 
 

@@ -100,6 +100,14 @@ def test_mean_one_of_weights_that_cancel_is_left_alone():
     assert torch.equal(mean_one(w, torch.ones(2, 3, dtype=torch.bool)), w)
 
 
+def test_agreement_is_the_mean_of_the_others():
+    w = torch.tensor([[[0.5, 0.2, 0.4], [0.2, 0.9, 0.1], [0.4, 0.1, 0.3]]])
+    level = agreement(w, torch.ones(1, 3, dtype=torch.bool))
+    assert level[0].tolist() == pytest.approx([0.3 / 0.7 * 3, 0.15 / 0.7 * 3, 0.25 / 0.7 * 3])
+    level = agreement(w, torch.tensor([[True, True, False]]))
+    assert level[0].tolist() == pytest.approx([1.0, 1.0, 0.0])
+
+
 def test_agreement_favours_who_agrees():
     s = torch.tensor([[[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]]])
     present = torch.ones(1, 3, dtype=torch.bool)

@@ -29,7 +29,9 @@ def test_logit_weights_are_confidence():
     sure = masked_prediction(prediction, target, entropy, torch.tensor([1.0]), "logit").value
     unsure = masked_prediction(prediction, target, entropy, torch.tensor([0.1]), "logit").value
     assert unsure > sure
-    assert float(masked_prediction(prediction, target, entropy, torch.tensor([0.0]), "logit").value) == pytest.approx(0.6931472)
+    assert float(masked_prediction(prediction, target, entropy, torch.tensor([0.0]), "logit").value) == pytest.approx(
+        0.6931472
+    )
 
 
 @pytest.mark.parametrize("distance", [squared, entropy])

@@ -19,7 +19,11 @@ def tokens_of(lengths: list[int], width: int = 8, seed: int = 0, scattered: bool
     """Rows of the given lengths; garbage where not valid; valid tokens first, or anywhere where `scattered`."""
     generator = torch.Generator().manual_seed(seed)
     columns = max(max(lengths), 1) + 3
-    place = torch.rand(len(lengths), columns, generator=generator).argsort(1) if scattered else torch.arange(columns).expand(len(lengths), -1)
+    place = (
+        torch.rand(len(lengths), columns, generator=generator).argsort(1)
+        if scattered
+        else torch.arange(columns).expand(len(lengths), -1)
+    )
     valid = place < torch.tensor(lengths)[:, None]
     x = torch.randn(len(lengths), columns, width, generator=generator)
     return Tokens(torch.where(valid[..., None], x, 1e4), valid)
@@ -52,9 +56,15 @@ def dense_stack(stack: Stack, tokens: Tokens) -> Tensor:
             assert isinstance(block, Block)
             if len(row):
                 row = row + dense_attention(block.attention, normed(row, block.norm1))
-            inner = nn.functional.gelu(normed(row, block.norm2) @ block.mlp[0].weight.double().T + block.mlp[0].bias.double())
+            inner = nn.functional.gelu(
+                normed(row, block.norm2) @ block.mlp[0].weight.double().T + block.mlp[0].bias.double()
+            )
             row = row + inner @ block.mlp[2].weight.double().T + block.mlp[2].bias.double()
-        rows.append(torch.zeros(len(x), x.shape[1], dtype=torch.double).index_copy(0, valid.nonzero()[:, 0], normed(row, stack.norm)))
+        rows.append(
+            torch.zeros(len(x), x.shape[1], dtype=torch.double).index_copy(
+                0, valid.nonzero()[:, 0], normed(row, stack.norm)
+            )
+        )
     return torch.stack(rows)
 
 
@@ -132,7 +142,11 @@ def test_meter_agrees_with_torch(lengths):
     from torch.utils.flop_counter import FlopCounterMode
 
     stack = Stack(16, StackConfig(layers=3, heads=2, mlp_ratio=2.0))
-    with metered() as meter, FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with (
+        metered() as meter,
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
         stack(tokens_of(lengths, width=16))
     assert meter.valid <= meter.spent <= meter.dense
     assert meter.spent == counter.get_total_flops()
@@ -152,7 +166,9 @@ def test_meter_counts_all_stacks_inside_and_none_outside():
     assert isinstance(outer, FlopMeter)
 
 
-@pytest.mark.parametrize(("heads", "width", "expected"), [(0, 768, 12), (0, 64, 2), (0, 32, 2), (8, 12, 6), (5, 7, 1), (0, 9, 1)])
+@pytest.mark.parametrize(
+    ("heads", "width", "expected"), [(0, 768, 12), (0, 64, 2), (0, 32, 2), (8, 12, 6), (5, 7, 1), (0, 9, 1)]
+)
 def test_heads_divide_the_width(heads, width, expected):
     assert StackConfig(heads=heads).heads_for(width) == expected
 

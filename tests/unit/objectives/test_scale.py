@@ -21,7 +21,11 @@ from polymodal.types import BadInput
 
 KINDS = ("text", "table", "features")
 ROWS = [KINDS, KINDS, ("text",), ("table", "features"), ("text", "features"), KINDS, ("features",), ("text", "table")]
-SURE = {"text": Corruption(random=0, keep=0), "table": Corruption(random=0, keep=0), "features": Corruption(random=0, keep=0)}
+SURE = {
+    "text": Corruption(random=0, keep=0),
+    "table": Corruption(random=0, keep=0),
+    "features": Corruption(random=0, keep=0),
+}
 
 
 def world(stages=("towers", "trunk"), rows=ROWS, groups=None, **fields):
@@ -38,7 +42,7 @@ def gradient_norm(module) -> float:
 
 @pytest.mark.parametrize(("heads_input", "reached"), [("trunk", True), ("encoder", False)])
 def test_the_trunk_learns_from_masked_text(heads_input, reached):
-    """As released it does not: the heads read the towers, and the joint transformer gets nothing from any masked task."""
+    """As released it does not: the heads read the towers, and the joint transformer gets nothing from them."""
     model, objective, batch = world(heads_input=heads_input, mask_ratio=0.5, modality_dropout=0.0)
     losses = objective(model, [batch], 0)
     assert int(losses.terms["masked/text"].count) > 3
@@ -126,7 +130,7 @@ def test_a_hidden_token_loses_its_content():
 
 
 def test_fates_have_their_shares_and_donors_are_of_the_row():
-    model, objective, _ = world()
+    _, objective, _ = world()
     rows, tokens = 400, 20
     valid = torch.ones(rows, tokens, dtype=torch.bool)
     batch = Batch(tuple(map(str, range(rows))), {"features": Cells({}, valid)})
@@ -317,7 +321,9 @@ def test_rows_that_both_lack_a_cell_stay_negatives():
 def test_modality_dropout_hides_from_the_trunk_only():
     model, objective, batch = world(rows=[KINDS] * 64, modality_dropout=0.6)
     seen = []
-    model.stages[1].register_forward_hook(lambda _, given, __: seen.append({n: t.valid.any(1) for n, t in given[0].items()}))
+    model.stages[1].register_forward_hook(
+        lambda _, given, __: seen.append({n: t.valid.any(1) for n, t in given[0].items()})
+    )
     losses = objective(model, [batch], 0)
     kept = torch.stack([seen[0][n] for n in KINDS], 1)
     assert kept.any(1).all()

@@ -1,0 +1,432 @@
+# ruff: noqa: E501 (the defects are whole lines of code)
+"""Put known defects back into the code, one by one, and see the tests catch them.
+
+    python tests/mutations.py            all of them, a table, exit status 1 if one survives
+    python tests/mutations.py --list
+    python tests/mutations.py --only "absent kept as negatives"
+
+The first ten are those of the design (section Absence): most were found in published code. Each works on a copy of the
+package and the tests in a temporary directory; the checkout is not touched. A defect is a piece of text that must occur
+exactly once in its file, so that a change of the code cannot turn it into nothing unnoticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MUTATIONS", "Mutation", "check"]
+
+ROOT = Path(__file__).resolve().parent.parent
+ABSENCE = "tests/contract/test_absence.py"
+CONTRAST = "tests/unit/losses/test_losses_contrastive.py"
+PRESENCE = "tests/unit/test_presence.py"
+SCALE = "tests/unit/objectives/test_scale.py"
+GOLDEN = "tests/parity/test_scale_golden.py"
+ATTENTION = "tests/unit/nn/test_nn_attention.py"
+MODEL = "tests/unit/test_model.py"
+TRAINER = "tests/unit/train/test_train_trainer.py"
+CHECKPOINT = "tests/unit/train/test_train_checkpoint.py"
+RANKS = "tests/unit/train/test_train_distributed.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A defect: `old` in polymodal/`file` becomes `new`, which `tests` must notice. Without `file` it waits for code."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
+    return Mutation(name, file, old, new, tests)
+
+
+_BOTH = "both = candidates_present[:, None] & candidates_present[None]  # (M, M, G)"
+_MASK = "masked = torch.where((chosen & (fate >= how.random + how.keep))[:, None], mask.to(content.dtype), content)"
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # -- the ten of the design -----------------------------------------------------------------------------------------
+    _m(
+        "candidates of a contrast not masked",
+        "losses/contrastive.py",
+        "c = candidates.masked_fill(~candidates_present[..., None], 0.0).float()",
+        "c = candidates.float()",
+        CONTRAST,
+    ),
+    _m(
+        "absent modality imputed with attended zeros",
+        "presence.py",
+        "torch.tensor(lengths)[:, None])",
+        "torch.tensor(lengths).clamp(min=1)[:, None])",
+        ABSENCE,
+    ),
+    _m(
+        "absence mask dropped on the way into the trunk",
+        "model.py",
+        "presence.split(self.stack(presence.join(joined)), joined)",
+        "presence.split(self.stack(Tokens(presence.join(joined).x, torch.ones_like(presence.join(joined).valid))), joined)",
+        ABSENCE,
+    ),
+    _m(
+        "mean divides by everything",
+        "presence.py",
+        "return Term(total / count.clamp(min=1), count)",
+        "return Term(total / max(mask.numel(), 1), count)",
+        ABSENCE,
+    ),
+    _m(
+        "pooled row of an absent modality counted as present",
+        "presence.py",
+        "return Embedded(total / count.clamp(min=1), count[:, 0] > 0)",
+        "return Embedded(total / count.clamp(min=1), count[:, 0] >= 0)",
+        ABSENCE,
+    ),
+    _m(
+        "masks drawn on absent tokens",
+        "presence.py",
+        "return valid & (draws < ratio)",
+        "return draws < ratio",
+        PRESENCE,
+    ),
+    Mutation("sigmoid loss counts pairs with an absent side", "", "", "", ()),
+    _m(
+        "content left in absent tokens",
+        "presence.py",
+        "return Tokens(tokens.x.masked_fill(~tokens.valid[..., None], 0.0), tokens.valid)",
+        "return tokens",
+        PRESENCE,
+    ),
+    _m(
+        "candidates with an absent side kept as negatives",
+        "losses/contrastive.py",
+        "negative = both[:, :, None, :] & ~positive",
+        "negative = (~positive).expand(len(a), len(a), -1, -1)",
+        ABSENCE,
+    ),
+    Mutation("CLUB's product of marginals includes absent pairs", "", "", "", ()),
+    # -- absence, further ----------------------------------------------------------------------------------------------
+    _m(
+        "half-absent candidates kept as negatives",
+        "losses/contrastive.py",
+        _BOTH,
+        "both = candidates_present[None].expand(len(c), -1, -1)",
+        CONTRAST,
+    ),
+    _m(
+        "fusion keeps absent candidates",
+        "losses/contrastive.py",
+        "negative = candidates_present[None] & ~positive",
+        "negative = ~positive",
+        ABSENCE,
+    ),
+    _m(
+        "absent rows keep a vector",
+        "model.py",
+        "return Embedded(z * pooled.present[:, None], pooled.present)",
+        "return Embedded(z, pooled.present)",
+        MODEL,
+    ),
+    _m(
+        "absent content is content to compare",
+        "losses/contrastive.py",
+        "(digests[:, :, None] == every_digest[:, None, :]) & (digests != 0)[:, :, None]",
+        "(digests[:, :, None] == every_digest[:, None, :])",
+        CONTRAST,
+    ),
+    _m(
+        "harmonised softmax counts the absent",
+        "losses/harmonise.py",
+        "share = s.masked_fill(~pairs, -torch.inf).softmax(-1).nan_to_num(0.0)",
+        "share = s.softmax(-1)",
+        ABSENCE,
+        SCALE,
+    ),
+    _m(
+        "harmonised softmax of an absent row is NaN",
+        "losses/harmonise.py",
+        ".softmax(-1).nan_to_num(0.0)",
+        ".softmax(-1)",
+        "tests/unit/losses/test_losses_harmonise.py",
+        ABSENCE,
+    ),
+    _m(
+        "modality dropout takes the last one",
+        "presence.py",
+        "keep = (fate >= probability).scatter(1, last, True)",
+        "keep = fate >= probability",
+        PRESENCE,
+    ),
+    _m(
+        "dropped tokens are predicted",
+        "objectives/scale.py",
+        "where = hide & parts[name].valid",
+        "where = hide",
+        "tests/contract/test_training.py",
+        SCALE,
+        ABSENCE,
+    ),
+    _m(
+        "rows of an empty batch left out of the schema",
+        "train/trainer.py",
+        "presence.complete(view, self.blanks).to(self.device)",
+        "view.to(self.device)",
+        TRAINER,
+    ),
+    # -- harmonised weights, masking, contrast -------------------------------------------------------------------------
+    _m(
+        "softmax over the wrong axis",
+        "losses/harmonise.py",
+        "-torch.inf).softmax(-1)",
+        "-torch.inf).softmax(-2)",
+        GOLDEN,
+        "tests/unit/losses/test_losses_harmonise.py",
+    ),
+    _m(
+        "a modality agrees with itself",
+        "losses/harmonise.py",
+        "& ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)",
+        "",
+        GOLDEN,
+        "tests/unit/losses/test_losses_harmonise.py",
+    ),
+    _m("weights are not detached", "objectives/scale.py", "s = s.detach() if how.detach else s", "s = s", SCALE),
+    _m(
+        "heads read the towers",
+        "objectives/scale.py",
+        'encoded.last if self.config.heads_input == "trunk" else model.unimodal(encoded)',
+        "model.unimodal(encoded)",
+        SCALE,
+    ),
+    _m("mask token keeps its content", "objectives/scale.py", _MASK, "masked = content", SCALE),
+    _m(
+        "position lost under the mask",
+        "model.py",
+        "presence.scatter(content + modality.positions(fields), cells.valid)",
+        "presence.scatter(content + modality.positions(fields) * (content != 0), cells.valid)",
+        MODEL,
+    ),
+    _m(
+        "donor tokens from other rows",
+        "objectives/scale.py",
+        "content[starts + (donor * own).long().clamp(max=own - 1)]",
+        "content[(donor * len(content)).long().clamp(max=len(content) - 1)]",
+        SCALE,
+    ),
+    _m(
+        "draws depend on the place in the batch",
+        "draws.py",
+        "row = _mix(keys + seed)[:, None]",
+        "row = _mix(torch.arange(len(keys), device=keys.device) + seed)[:, None]",
+        "tests/unit/test_draws.py",
+    ),
+    _m(
+        "draws depend on padding",
+        "draws.py",
+        "_mix(row + (counter + 1) * _GOLDEN)",
+        "_mix(row + (count - counter) * _GOLDEN)",
+        ABSENCE,
+    ),
+    _m(
+        "units torn apart",
+        "presence.py",
+        "return valid & (tied & drawn[:, :, None]).any(1)",
+        "return valid & (draws < ratio)",
+        PRESENCE,
+    ),
+    _m(
+        "siblings are negatives",
+        "losses/contrastive.py",
+        "(groups[:, None] == every_group[None])[None, None] | same[:, None]",
+        "same[:, None]",
+        CONTRAST,
+        SCALE,
+    ),
+    _m(
+        "weights on one side of a pair only",
+        "losses/contrastive.py",
+        "return (upper + upper.transpose(1, 2))",
+        "return upper",
+        CONTRAST,
+    ),
+    # -- packing -------------------------------------------------------------------------------------------------------
+    _m(
+        "bucket mask ignored",
+        "nn/attention.py",
+        "mask = None if bucket.valid is None else bucket.valid[:, None, None, :]",
+        "mask = None",
+        ATTENTION,
+    ),
+    _m(
+        "rows unpacked in the order of length",
+        "nn/attention.py",
+        "at = order[row] * valid.shape[1] + column",
+        "at = row * valid.shape[1] + column",
+        ATTENTION,
+    ),
+    _m(
+        "one head only is attended",
+        "nn/attention.py",
+        "transpose(1, 2).flatten(2)",
+        "flatten(2).view(bucket.rows, bucket.length, -1)",
+        ATTENTION,
+    ),
+    _m(
+        "meter leaves attention out",
+        "nn/blocks.py",
+        "self.spent += layers * (linear * tokens + spent)",
+        "self.spent += layers * linear * tokens",
+        ATTENTION,
+    ),
+    # -- training ------------------------------------------------------------------------------------------------------
+    _m(
+        "resume forgets the average",
+        "train/trainer.py",
+        'self.average.values = {k: v.to(self.device) for k, v in found.tensors["average"].items()}',
+        "pass",
+        TRAINER,
+    ),
+    _m(
+        "resume begins the epoch again",
+        "train/trainer.py",
+        'self.step, self.state = int(found.state["step"]), dict(found.state["stream"])',
+        'self.step = int(found.state["step"])',
+        TRAINER,
+    ),
+    _m(
+        "resume forgets the optimiser",
+        "train/trainer.py",
+        'restore_optimizer(self.optimizer, found.tensors["optimizer"])',
+        "pass",
+        TRAINER,
+    ),
+    _m(
+        "dropout draws from what came before",
+        "train/trainer.py",
+        'torch.manual_seed(seed_of(config.seed, self.step, "dropout", 0 if self.group is None else self.group.rank))',
+        "pass",
+        TRAINER,
+    ),
+    _m("micro-batches are summed", "train/trainer.py", "(total / len(micro)).backward()", "total.backward()", TRAINER),
+    _m("a step of NaN is taken", "train/trainer.py", "if bool(norm.isfinite()):", "if True:", TRAINER),
+    _m(
+        "checksums are not compared",
+        "train/checkpoint.py",
+        "if found != wanted:",
+        'if len(data) != wanted["bytes"]:',
+        CHECKPOINT,
+    ),
+    _m(
+        "written in place",
+        "train/checkpoint.py",
+        'aside = target.with_name(f".{target.name}.{os.getpid()}.part")',
+        "aside = target",
+        CHECKPOINT,
+    ),
+    _m(
+        "candidates gathered without gradient",
+        "train/distributed.py",
+        "return total[begin : begin + ctx.rows]",
+        "return torch.zeros_like(total[begin : begin + ctx.rows])",
+        RANKS,
+    ),
+    _m(
+        "ranks count alike",
+        "train/distributed.py",
+        "return counts / everywhere.clamp(min=1), everywhere",
+        "return torch.full_like(counts, 1 / dist.get_world_size()), everywhere",
+        RANKS,
+    ),
+    _m(
+        "contrast across ranks takes the wrong positive",
+        "objectives/scale.py",
+        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=self._ignore(batch, names),",
+        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=self._ignore(batch, names) & False,",
+        RANKS,
+        SCALE,
+    ),
+)
+
+
+def _apply(mutation: Mutation, folder: Path) -> str | None:
+    file = folder / "polymodal" / mutation.file
+    text = file.read_text()
+    count = text.count(mutation.old)
+    if count != 1:
+        return f"its text is {count} times in {mutation.file}"
+    file.write_text(text.replace(mutation.old, mutation.new))
+    return None
+
+
+def _run(folder: Path, tests: tuple[str, ...]) -> int:
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "--no-header",
+        *tests,
+    ]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=900, check=False).returncode
+
+
+def check(mutation: Mutation) -> str:
+    """ "caught", "survived", "not yet: issue 3", or what is wrong with the mutation itself."""
+    if not mutation.file:
+        return "not yet: issue 3"
+    with tempfile.TemporaryDirectory(prefix="mutation.") as name:
+        folder = Path(name)
+        for part in ("polymodal", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        wrong = _apply(mutation, folder)
+        if wrong is not None:
+            return wrong
+        status = _run(folder, mutation.tests)
+    # 1: a test failed; anything else (no test found, broken import) is no catch
+    return {0: "survived", 1: "caught"}.get(status, f"pytest ended with {status}")
+
+
+def main() -> int:
+    """Check the mutations asked for; 1 if one is not caught."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="part of a name")
+    parser.add_argument("--list", action="store_true")
+    asked = parser.parse_args()
+    chosen = [m for m in MUTATIONS if asked.only is None or asked.only in m.name]
+    if not chosen:
+        print(f"no mutation has {asked.only!r} in its name")
+        return 1
+    bad = 0
+    for mutation in chosen:
+        where = f"{mutation.file or '(no code yet)':24}"
+        if asked.list:
+            print(f"{mutation.name:55} {where} {' '.join(mutation.tests)}")
+            continue
+        begun = time.monotonic()
+        verdict = check(mutation)
+        bad += verdict not in ("caught", "not yet: issue 3")
+        print(f"{mutation.name:55} {where} {verdict:12} {time.monotonic() - begun:5.0f} s", flush=True)
+    if not asked.list:
+        print(f"{len(chosen)} mutations, {bad} not caught")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

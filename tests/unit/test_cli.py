@@ -1,0 +1,120 @@
+"""The command line itself: parsing, help, exit codes; what the commands do is tested in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from polymodal import cli
+from polymodal.types import BadInput, CorruptCheckpoint
+
+COMMANDS = (
+    "audit",
+    "demo",
+    "embed",
+    "evaluate",
+    "guess",
+    "index",
+    "prepare",
+    "recipes",
+    "search",
+    "serve",
+    "similar",
+    "train",
+    "version",
+)
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f" {name} " in listed
+        assert cli.main([name, "--help"]) == 0
+        assert f"polymodal {name}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_help_needs_no_torch() -> None:
+    called = "from polymodal.cli import main; main(['train', '--help']); main(['version'])"
+    code = f"import sys; {called}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["version", "--json"],
+        ["recipes", "--json"],
+        ["recipes", "scale", "--modalities", "image,text", "--json"],
+    ):
+        assert cli.main(arguments) == 0
+        assert json.loads(capsys.readouterr().out)
+    assert cli.main(["recipes", "scale", "--size", "small", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["width"] == 384
+
+
+def test_a_mistyped_command_or_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trian"]) == 2
+    assert '"train"' in capsys.readouterr().err
+    assert cli.main(["version", "--jsn"]) == 2
+    err = capsys.readouterr().err
+    assert "--json" in err
+    assert "polymodal version --help" in err
+    assert cli.main(["prepare", "a", "b", "--size", "huge"]) == 2
+    assert "tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BadInput("field", "this", "that", "Do so."), 2),
+        (CorruptCheckpoint("nothing is whole"), 1),
+        (PermissionError(13, "Permission denied", "/x"), 1),
+    ],
+)
+def test_errors_are_one_message_without_a_traceback(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert cli.main(["version"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("polymodal: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [("prepare", 3, "same command: polymodal prepare a b"), ("train", 3, "--resume"), ("index", 130, "Nothing")],
+)
+def test_ctrl_c_says_what_to_do_next(
+    command: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert cli.main([command, "a", "b"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_error_of_ours_that_is_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["version"])
+
+
+def test_only_the_first_process_of_a_torchrun_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["version", "--json"]) == 0
+    assert capsys.readouterr() == ("", "")
