@@ -110,7 +110,7 @@ def main() -> int:
     results = []
     for size in asked.sizes:
         base = size == "base"
-        rows, batches = (min(asked.rows, 8), 1) if base else (asked.rows, asked.batches)
+        rows, batches = (min(asked.rows, 6), 1) if base else (asked.rows, asked.batches)
         layers = asked.layers if asked.layers is not None else (1 if base else None)
         results.append(measure(size, rows, asked.presence, layers, batches))
     head = (

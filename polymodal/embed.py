@@ -82,8 +82,8 @@ class Embedder:
 
     @property
     def width(self) -> int:
-        """E."""
-        return self.recipe.model.embedding
+        """Numbers in an item vector."""
+        return self.recipe.model.item_width
 
     def embed(self, records: Sequence[Record]) -> Embeddings:
         """The item vectors of queries, in their order. Unlike `vectors` it leaves nothing out.
@@ -136,7 +136,7 @@ class Embedder:
             if progress is not None:
                 progress(len(batch))
         wanted = names if names is not None else [*self.modalities, ITEM]
-        return {name: self._join(*found.get(name, ([], []))) for name in wanted}
+        return {name: self._join(*found.get(name, ([], [])), name) for name in wanted}
 
     def batches(self, records: Iterable[Record], zero_imputation: bool = False) -> Iterator[Batch]:
         """The records as batches; cells that cannot be read are noted in `quarantine` and left out."""
@@ -165,8 +165,9 @@ class Embedder:
         with autocast(self.dtype, self.device):
             return self.network.embeddings(self.network.encode(self.network.tokenize(batch)), names)
 
-    def _join(self, ids: list[str], blocks: list[np.ndarray]) -> Embeddings:
-        vectors = np.concatenate(blocks) if blocks else np.zeros((0, self.width), np.float32)
+    def _join(self, ids: list[str], blocks: list[np.ndarray], name: str = ITEM) -> Embeddings:
+        width = self.width if name == ITEM else self.recipe.model.embedding
+        vectors = np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
         return Embeddings(tuple(ids), vectors, self.model)
 
 

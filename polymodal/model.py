@@ -33,7 +33,9 @@ class ModelConfig(Config):
 
     Args:
         width: D.
-        embedding: E, the width of every exported vector.
+        embedding: E, the width of a modality's vector and of the shared part of the item vector.
+        unique: U, the width of the unique part of the item vector; 0 for none. The item vector then has E + U numbers.
+        unique_share: share of the item vector's squared length that is the unique part.
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
@@ -45,12 +47,19 @@ class ModelConfig(Config):
 
     width: int = Field(128, ge=8)
     embedding: int = Field(128, ge=2)
+    unique: int = Field(0, ge=0)
+    unique_share: float = Field(0.1, gt=0, lt=1)
     stages: tuple[Literal["towers", "trunk"], ...] = Field(("towers", "trunk"), min_length=1)
     tower: StackConfig = StackConfig()
     trunk: StackConfig = StackConfig()
     share: tuple[tuple[str, ...], ...] = ()
     summary: Literal["token", "parts"] = "parts"
     projection_relu: bool = False
+
+    @property
+    def item_width(self) -> int:
+        """E + U, the width of the item vector."""
+        return self.embedding + self.unique
 
 
 class Stage(Protocol):
@@ -151,6 +160,8 @@ class Model(nn.Module):
         self.projections = nn.ModuleDict(
             {name: Projection(config.width, config.embedding, config.projection_relu) for name in projected}
         )
+        if config.unique:
+            self.uniques = nn.ModuleDict({name: Projection(config.width, config.unique, False) for name in names})
         self.apply(_initialise)
 
     @property
@@ -216,17 +227,29 @@ class Model(nn.Module):
             out[ITEM] = self._item(encoded, pooled, out)
         return out
 
+    def shared(self, item: Embedded) -> Embedded:
+        """The shared part of item vectors, (B, E) of unit length: what is comparable with the modalities' vectors."""
+        if not self.config.unique:
+            return item
+        return Embedded(F.normalize(item.z[:, : self.config.embedding], dim=-1, eps=1e-6), item.present)
+
     def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
         if ITEM in encoded.last:
             token = presence.pool(encoded.last[ITEM])
-            if self.config.summary == "token":
-                return self._project(ITEM, token)
-            parts = presence.average([presence.pool(part) for name, part in encoded.last.items() if name != ITEM])
-            return self._project(ITEM, Embedded(token.z + parts.z, token.present))
-        mean = presence.average(
-            [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
-        )
-        return Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
+            parts = {name: presence.pool(part) for name, part in encoded.last.items() if name != ITEM}
+            extra = presence.average(list(parts.values())).z if self.config.summary == "parts" else 0.0
+            shared = self._project(ITEM, Embedded(token.z + extra, token.present))
+        else:
+            parts = dict(pooled)
+            each = [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
+            mean = presence.average(each)
+            shared = Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
+        return self._with_unique(shared, parts) if self.config.unique else shared
+
+    def _with_unique(self, shared: Embedded, parts: Mapping[str, Embedded]) -> Embedded:
+        own = presence.average([cast(Embedded, self.uniques[name](part)) for name, part in parts.items()])
+        unique = F.normalize(own.z, dim=-1, eps=1e-6) * self.config.unique_share**0.5
+        return Embedded(torch.cat([shared.z * (1 - self.config.unique_share) ** 0.5, unique], -1), shared.present)
 
     def _project(self, name: str, pooled: Embedded) -> Embedded:
         return cast(Embedded, self.projections[name](pooled))

@@ -70,6 +70,8 @@ def mean_one(weights: Tensor, present: Tensor) -> Tensor:
 
     Returns:
         (B, M, M), both triangles scaled alike.
+
+    Source: ours.
     """
     upper = (present[:, :, None] & present[:, None, :]).triu(1)
     mean = weights.masked_fill(~upper, 0.0).sum((1, 2)) / upper.sum((1, 2)).clamp(min=1)

@@ -295,7 +295,7 @@ def _read_jpeg(data: bytes, side: int, limits: MediaLimits) -> Pictures | None:
         columns, rows = fit_within(width, height, 2 * side)
         small = {"min_height": rows, "min_width": columns} if max(width, height) > 4 * side else {}
         picture: Pictures = simplejpeg.decode_jpeg(data, "RGB", strict=True, **small)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # KeyError: a colour space that simplejpeg has no name for
         if "premature end" in str(error).lower():
             raise MediaError("truncated", "the jpeg file ends before the picture does") from None
         return None

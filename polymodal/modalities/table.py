@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +16,7 @@ from torch.nn import functional as F
 
 from polymodal.modalities import _pieces
 from polymodal.modalities._pieces import Pieces
+from polymodal.modalities._survey import Survey, scale, stable_number
 from polymodal.modality import Fitted, Modality, ModalityConfig
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
@@ -34,8 +32,6 @@ _DEEPEST, _MOST_PAIRS, _NAME_CHARS = 8, 10_000, 200
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,15})?")
 # standardised numbers end here; asinh brings a value 200 spreads from the middle to 6
 _LIMIT = 6.0
-# deviation of a normal distribution over the distance of its quartiles
-_NORMAL_SPREAD = 1 / 1.349
 
 
 class TableConfig(ModalityConfig):
@@ -70,14 +66,14 @@ class TableConfig(ModalityConfig):
         `{"tokenizer": JSON, "names": [...], "scales": [[middle, spread] or null, ...], "other": [middle, spread]}`.
         One pass; a sample of at most 1,024 numbers a name is held.
         """
-        survey = _Survey()
+        survey = Survey()
         pieces = Pieces.train(survey.read(values), self.vocabulary)
         names = survey.names(self.max_names)
         return {
             "tokenizer": pieces.dump(),
             "names": names,
-            "scales": [_scale(survey.numbers[name].kept) if name in survey.numbers else None for name in names],
-            "other": _scale([math.asinh(x) for sample in survey.numbers.values() for x in sample.kept]),
+            "scales": [scale(survey.numbers[name].kept) if name in survey.numbers else None for name in names],
+            "other": scale([math.asinh(x) for sample in survey.numbers.values() for x in sample.kept]),
         }
 
     def build(self, width: int, fitted: Fitted) -> Table:
@@ -90,59 +86,6 @@ class TableConfig(ModalityConfig):
     def decoder(self) -> Table:
         """A Table whose tokenizer knows single bytes only."""
         return Table(self, 1, Pieces.train((), self.vocabulary), {"names": [], "scales": [], "other": [0.0, 1.0]})
-
-
-class _Sample:
-    """A uniform sample of a stream (algorithm R), the same for the same stream."""
-
-    def __init__(self, seed: int, size: int = 1024) -> None:
-        self.kept = array("d")
-        self._random = np.random.default_rng(seed)
-        self._seen, self._size = 0, size
-
-    def add(self, value: float) -> None:
-        self._seen += 1
-        if len(self.kept) < self._size:
-            self.kept.append(value)
-        elif (at := int(self._random.integers(self._seen))) < self._size:
-            self.kept[at] = value
-
-
-class _Survey:
-    """What one pass over the values tells besides the words that it hands on."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, _Sample] = {}
-        self._count: Counter[str] = Counter()
-
-    def read(self, values: Iterable[Pairs]) -> Iterator[str]:
-        for pairs in values:
-            for name, value in pairs:
-                self._count[name] += 1
-                yield name
-                if isinstance(value, str):
-                    yield value
-                else:
-                    self.numbers.setdefault(name, _Sample(_hash(name))).add(value)
-
-    def names(self, most: int) -> list[str]:
-        return sorted(self._count, key=lambda name: (-self._count[name], name))[:most]
-
-
-def _scale(numbers: Sequence[float]) -> list[float]:
-    """Median, and the spread that the quartiles of a normal distribution would have; sound for constants too."""
-    if not numbers:
-        return [0.0, 1.0]
-    values = np.asarray(numbers, np.float64)
-    with np.errstate(over="ignore"):
-        low, middle, high = (float(q) for q in np.quantile(values, [0.25, 0.5, 0.75], method="nearest"))
-        candidates = [_NORMAL_SPREAD * (high - low), float(np.abs(values - middle).mean()), abs(middle), 1.0]
-    spread = next(c for c in candidates if math.isfinite(c) and c > 1e-9 * abs(middle) + 1e-300)
-    return [middle, spread]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 class _Shuffled(tuple[tuple[str, str | float], ...]):
@@ -272,7 +215,7 @@ class Table(Modality):
     def _name(self, name: str) -> tuple[list[int], int]:
         attribute = self._index.get(name)
         if attribute is None:
-            attribute = len(self._index) + _hash(name) % self.config.buckets
+            attribute = len(self._index) + stable_number(name) % self.config.buckets
         # a name that the tokenizer reduces to nothing still needs a token to tie its value to
         return self._words(name, self.config.name_pieces) or self._words("?", 1), attribute
 

@@ -47,7 +47,7 @@ class VideoConfig(ModalityConfig):
         strategy: "keyframes" decodes key frames alone (4-5 times cheaper); "fps" decodes all and takes `fps` a second.
         fps: frames a second of the "fps" strategy.
         min_area: smallest random crop, as a fraction of the frame.
-        flip: probability of a horizontal flip of all frames; 0 where left and right differ in meaning.
+        flip: probability of a horizontal flip of all frames; 0 because left and right differ in a movement.
         colour: strength of brightness, contrast and saturation changes.
         jitter: a frame may be replaced in training by one at most this many places away.
         norm_target: predict tubes normalised by their own mean and spread instead of the catalogue's.
@@ -63,7 +63,7 @@ class VideoConfig(ModalityConfig):
     strategy: Literal["keyframes", "fps"] = "keyframes"
     fps: float = Field(1.0, gt=0)
     min_area: float = Field(0.6, gt=0, le=1)
-    flip: float = Field(0.5, ge=0, le=1)
+    flip: float = Field(0.0, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
     jitter: int = Field(1, ge=0)
     norm_target: bool = False

@@ -104,11 +104,11 @@ class ScaleConfig(ObjectiveConfig):
     learn_temperature: bool = True
     negatives: Literal["both", "cross"] = "both"
     false_negatives: bool = True
-    modality_dropout: float = Field(0.3, ge=0, lt=1)
-    contrast_weight: float = Field(1.0, ge=0)
-    masked_weight: float = Field(1.0, ge=0)
-    fusion_weight: float = Field(1.0, ge=0)
-    recall_weight: float = Field(1.0, ge=0)
+    modality_dropout: float = Field(0.5, ge=0, lt=1)
+    contrast_weight: float = Field(3.0, ge=0)
+    masked_weight: float = Field(0.5, ge=0)
+    fusion_weight: float = Field(3.0, ge=0)
+    recall_weight: float = Field(0.5, ge=0)
     recall_ratio: float = Field(0.25, gt=0, le=1)
 
     def build(self, model: Model) -> Scale:
@@ -167,7 +167,7 @@ class Scale(Objective):
         self.log_scale = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
         self.log_scale_item = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
         if config.recall_weight:
-            self.recall = Recall(model.config.embedding, width)
+            self.recall = Recall(model.config.item_width, width)
         if config.harmonise.form == "free":
             self.free = nn.Parameter(torch.zeros(len(names), len(names)))
 
@@ -185,7 +185,7 @@ class Scale(Objective):
         weights, diagonal = self._harmonise(model, encoded, embedded, names)
         terms = self._masked(model, batch, encoded, hidden, diagonal)
         terms |= self._contrast(batch, embedded, names, weights)
-        terms |= self._fusion(batch, embedded, names)
+        terms |= self._fusion(batch, model.shared(embedded[ITEM]), embedded, names)
         terms |= self._recalled(model, batch, embedded[ITEM], names, seed)
         log = {"scale/contrast": self.log_scale.detach().exp(), "scale/item": self.log_scale_item.detach().exp()}
         return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
@@ -294,10 +294,12 @@ class Scale(Objective):
         )
         return {f"contrast/{names[i]}~{names[j]}": term for (i, j), term in pairs.items()}
 
-    def _fusion(self, batch: Batch, embedded: Mapping[str, Embedded], names: Sequence[str]) -> dict[str, Term]:
+    def _fusion(
+        self, batch: Batch, item: Embedded, embedded: Mapping[str, Embedded], names: Sequence[str]
+    ) -> dict[str, Term]:
         if not self.config.fusion_weight or not names:
             return {}
-        item, gather = embedded[ITEM], self.world.gather
+        gather = self.world.gather
         ignore, every = self._ignore(batch, names), gather(item.z)
         both = {name: item.present & embedded[name].present for name in names}
         return {

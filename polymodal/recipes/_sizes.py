@@ -16,20 +16,20 @@ Size = Literal["tiny", "small", "base"]
 
 _MODEL = {
     "tiny": ModelConfig(
-        width=128, embedding=128, tower=StackConfig(layers=2, heads=4), trunk=StackConfig(layers=2, heads=4)
+        width=128, embedding=128, unique=128, tower=StackConfig(layers=2, heads=4), trunk=StackConfig(layers=2, heads=4)
     ),
     "small": ModelConfig(
-        width=384, embedding=256, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)
+        width=384, embedding=256, unique=128, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)
     ),
     "base": ModelConfig(
-        width=768, embedding=512, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)
+        width=768, embedding=512, unique=256, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)
     ),
 }
 
 # What a kind's config takes at a size; a kind that is not listed keeps its defaults at every size.
 _INPUT: dict[str, dict[str, dict[str, Any]]] = {
     "image": {"small": {"size": 128, "margin": 16}, "base": {"size": 224, "margin": 32}},
-    "video": {"small": {"size": 96}, "base": {"size": 112, "max_frames": 12}},
+    "video": {"tiny": {"size": 32}, "small": {"size": 96}, "base": {"size": 112, "max_frames": 12}},
     "text": {"tiny": {"vocabulary": 4000}, "base": {"vocabulary": 30000, "max_tokens": 64}},
     "table": {"tiny": {"vocabulary": 2000}, "base": {"vocabulary": 30000}},
 }

@@ -19,7 +19,7 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
         size: "tiny" for two cores and thousands of items, "small", or "base" (768 wide, 6 + 6 layers).
     """
     train = {
-        "tiny": TrainConfig(epochs=20, batch_size=128, learning_rate=1e-3),
+        "tiny": TrainConfig(epochs=30, batch_size=64, learning_rate=2e-3),
         "small": TrainConfig(epochs=20, batch_size=256, learning_rate=5e-4),
         "base": TrainConfig(epochs=5, batch_size=256, learning_rate=1e-4, betas=(0.9, 0.999)),
     }
@@ -65,8 +65,10 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
         modality_dropout=0.0,
         fusion_weight=0.0,
         recall_weight=0.0,
+        contrast_weight=1.0,
+        masked_weight=1.0,
         corruption={name: corruption.get(kind, zero) for name, kind in kinds.items()},
     )
-    shape = ours.model.replace(share=share, projection_relu=True, embedding=1024)
+    shape = ours.model.replace(share=share, projection_relu=True, embedding=1024, unique=0)
     train = ours.train.replace(epochs=20, batch_size=64, learning_rate=1e-4, final=0.0)
     return ours.replace(name="scale/reference", objective=objective, model=shape, train=train)

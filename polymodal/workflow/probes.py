@@ -70,7 +70,7 @@ def _probe_labels(plan: ProbePlan, chosen: str | None) -> list[Classification]:
         single = {name: probe for name in plan.names if (probe := _single(plan, label, name)) is not None}
         out += single.values()
         if single:
-            best = max(single, key=lambda name: (single[name].accuracy.mean, name))
+            best = max(single, key=lambda name: (single[name].accuracy.mean - single[name].chance, name))
             fused = _restricted(plan, label, best)
             out += [fused] if fused is not None else []
     return out

@@ -364,3 +364,8 @@ def test_config_is_checked() -> None:
         ImageConfig.parse({"size": 60})
     with pytest.raises(BadInput, match="min_area"):
         ImageConfig.parse({"min_aera": 0.5})
+
+
+def test_a_jpeg_header_that_simplejpeg_has_no_name_for_is_refused_as_any_other_bad_file():
+    with pytest.raises(MediaError):
+        ImageConfig().decoder().decode(b"\xff\xd8\xff\xe0" + bytes(40))
