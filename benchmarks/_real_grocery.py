@@ -28,7 +28,7 @@ class Grocery:
     """
 
     recipe = "scale"
-    epochs = 30
+    epochs = 25
     settings: tuple[str, ...] = (
         'model.stages=["towers"]',
         "objective.masked_weight=0",
@@ -39,7 +39,10 @@ class Grocery:
         "train.learning_rate=2e-3",
         "modalities.text.max_tokens=12",
         "modalities.photo.min_area=0.2",
-        "modalities.photo.colour=0.4",
+        "objective.temperature=0.03",
+        "modalities.photo.size=48",
+        "modalities.photo.patch=8",
+        "modalities.iconic.size=48",
     )
 
     def __init__(self, data: Path, unseen: bool = False) -> None:

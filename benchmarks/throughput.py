@@ -5,9 +5,10 @@
     python benchmarks/throughput.py --device cuda --sizes tiny small base --rows 256
 
 A step is forward, backward, clipping and AdamW on generated batches of five modalities at 60 % presence, in memory (no
-loader). fp32 steps, bf16 autocast steps and matrix products of 2048 x 2048 in each type take turns, so that a machine
-that changes its speed changes all of them; medians are reported. Operations are counted on one forward pass (as in
-flops.py) and taken three times, for forward and backward. On CUDA the varlen kernel is also compared with the buckets.
+loader). fp32 steps, bf16 autocast steps and square matrix products (1024, on CUDA 8192) in each type take turns, so
+that a machine that changes its speed changes all of them; medians are reported. Operations are counted on one forward
+pass (as in flops.py) and taken three times, for forward and backward. On CUDA the varlen kernel is also compared with
+the buckets. On a machine that others use at the same time, --cpu-time --threads 1 measures what the work itself takes.
 """
 
 from __future__ import annotations
@@ -23,33 +24,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from worlds import batch_of, counting, make, table
+from worlds import Clock, batch_of, counting, make, table
 
 from polymodal.nn.attention import Attention, pack
 from polymodal.tensors import Batch, Tokens
 from polymodal.train.optim import autocast, build_optimizer
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class Clock:
-    """Seconds of the work done inside, on whichever device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __enter__(self) -> Clock:
-        self._sync()
-        self.begun = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sync()
-        self.seconds = time.perf_counter() - self.begun
-
-    def _sync(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def measure(size: str, rows: int, seconds: float, device: torch.device, side: int) -> dict[str, Any]:
@@ -79,15 +60,20 @@ def measure(size: str, rows: int, seconds: float, device: torch.device, side: in
         for name, dtype in TYPES.items():
             with Clock(device) as clock:
                 step(batches[turn % len(batches)], dtype)
-            product = Clock(device)
-            with product:
+            with Clock(device) as product:
                 torch.mm(factors[name], factors[name])
             if turn:  # the first of each warms up
                 took[f"step {name}"].append(clock.seconds)
                 took[f"mm {name}"].append(product.seconds)
         turn += 1
-    out: dict[str, Any] = {"size": size, "rows": rows, "steps": turn - 1, "gflop_per_step": operations / 1e9}
-    out["parameters"] = sum(p.numel() for p in model.parameters())
+    count = sum(p.numel() for p in model.parameters())
+    out: dict[str, Any] = {
+        "size": size,
+        "rows": rows,
+        "steps": turn - 1,
+        "gflop": operations / 1e9,
+        "parameters": count,
+    }
     for name in TYPES:
         once, peak = statistics.median(took[f"step {name}"]), 2 * side**3 / statistics.median(took[f"mm {name}"])
         speed = {"items_per_second": rows / once, "gflops": operations / once / 1e9}
@@ -115,16 +101,19 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "base"])
-    parser.add_argument("--rows", type=int, help="of a batch; by default 64 for tiny, 16 for small, 4 for base")
+    parser.add_argument("--rows", type=int, help="of a batch; by default 64 for tiny, 8 for small, 2 for base")
     parser.add_argument("--seconds", type=float, default=30.0, help="per size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of this process, not of the clock (1 thread)")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     device = torch.device(asked.device)
-    rows = {"tiny": 64, "small": 16, "base": 4}
-    side = 8192 if device.type == "cuda" else 2048
+    if asked.cpu_time:
+        Clock.now = staticmethod(time.process_time)
+    rows = {"tiny": 64, "small": 8, "base": 2}
+    side = 8192 if device.type == "cuda" else 1024
     results = [measure(size, asked.rows or rows[size], asked.seconds, device, side) for size in asked.sizes]
     lines = [
         [r["size"], f"{r['parameters'] / 1e6:.0f} M", r["rows"], r["steps"], name]

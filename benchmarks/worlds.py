@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -90,6 +91,28 @@ def densely() -> Iterator[None]:
         yield
     finally:
         Stack.forward = real  # type: ignore[method-assign]
+
+
+class Clock:
+    """Seconds of the work done inside, on whichever device."""
+
+    now = staticmethod(time.perf_counter)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __enter__(self) -> Clock:
+        self._sync()
+        self.begun = self.now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sync()
+        self.seconds = self.now() - self.begun
+
+    def _sync(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
