@@ -49,7 +49,9 @@ def scores(run: Path, train_rows: list[Record], test_rows: list[Record]) -> dict
         a = embedder.vectors(both, ["item"], only=[query])["item"]
         b = embedder.vectors(both, ["item"], only=[target])["item"]
         out[f"{query} -> {target} R@1"] = retrieve(a, b, by_id(a.ids, b.ids), metrics=["hit@1"]).metrics["hit@1"].mean
-        out[f"{query} -> {target} R@10"] = retrieve(a, b, by_id(a.ids, b.ids), metrics=["hit@10"]).metrics["hit@10"].mean
+        out[f"{query} -> {target} R@10"] = (
+            retrieve(a, b, by_id(a.ids, b.ids), metrics=["hit@10"]).metrics["hit@10"].mean
+        )
     fused = vectors["item"]
     mean = mean_fusion({m: vectors[m] for m in embedder.modalities})
     singles = {m: vectors[m] for m in embedder.modalities}
@@ -59,11 +61,15 @@ def scores(run: Path, train_rows: list[Record], test_rows: list[Record]) -> dict
     out["category probe, fused"] = linear_probe(train_vectors["item"], fused, labels["category"]).accuracy.mean
     for factor, owner in (("sound", "audio"), ("origin", "table")):
         ids = {r.id for r in has[owner]}
-        out[f"{factor} probe, fused of rows with {owner}"] = _probe(train_vectors["item"], fused, labels[factor], ids, train_rows, owner)
+        out[f"{factor} probe, fused of rows with {owner}"] = _probe(
+            train_vectors["item"], fused, labels[factor], ids, train_rows, owner
+        )
     return {name: float(value) for name, value in out.items()}
 
 
-def _probe(train_vectors: Embeddings, test: Embeddings, labels: dict[str, str], ids: set[str], rows: list[Record], owner: str) -> float:
+def _probe(
+    train_vectors: Embeddings, test: Embeddings, labels: dict[str, str], ids: set[str], rows: list[Record], owner: str
+) -> float:
     known = {r.id for r in rows if owner in r.values}
     return linear_probe(_only(train_vectors, known), _only(test, ids), labels).accuracy.mean
 

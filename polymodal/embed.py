@@ -83,7 +83,7 @@ class Embedder:
     @property
     def width(self) -> int:
         """Numbers in an item vector."""
-        return self.recipe.model.item_width
+        return self.recipe.model.item_width(len(self.recipe.modalities))
 
     def embed(self, records: Sequence[Record]) -> Embeddings:
         """The item vectors of queries, in their order. Unlike `vectors` it leaves nothing out.

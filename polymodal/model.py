@@ -34,7 +34,12 @@ class ModelConfig(Config):
     Args:
         width: D.
         embedding: E, the width of a modality's vector and of the shared part of the item vector.
-        unique: U, the width of the unique part of the item vector; 0 for none. The item vector then has E + U numbers.
+        unique: U, the width of each modality's block in the unique part of the item vector; 0 for none. With M modalities
+            an item vector has E + M U numbers; the block of an absent modality is zero, so two items are compared in
+            the blocks that both have, and a text query is not disturbed by what only pictures know. Blocks are read
+            from the tokens as they come in, past all stages: a contrast teaches towers to forget what only one modality
+            knows (measured on the demo: an attribute that is only in the table is read by a linear probe from the mean
+            input tokens with accuracy 0.98, from the tower's output with 0.18).
         unique_share: share of the item vector's squared length that is the unique part.
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.
@@ -48,7 +53,7 @@ class ModelConfig(Config):
     width: int = Field(128, ge=8)
     embedding: int = Field(128, ge=2)
     unique: int = Field(0, ge=0)
-    unique_share: float = Field(0.1, gt=0, lt=1)
+    unique_share: float = Field(0.2, gt=0, lt=1)
     stages: tuple[Literal["towers", "trunk"], ...] = Field(("towers", "trunk"), min_length=1)
     tower: StackConfig = StackConfig()
     trunk: StackConfig = StackConfig()
@@ -56,10 +61,9 @@ class ModelConfig(Config):
     summary: Literal["token", "parts"] = "parts"
     projection_relu: bool = False
 
-    @property
-    def item_width(self) -> int:
-        """E + U, the width of the item vector."""
-        return self.embedding + self.unique
+    def item_width(self, modalities: int) -> int:
+        """E + M U, the width of the item vector of a model with M modalities."""
+        return self.embedding + modalities * self.unique
 
 
 class Stage(Protocol):
@@ -197,13 +201,14 @@ class Model(nn.Module):
         """Parts -> the parts after every stage. `thin` is applied once, before the first stage that mixes modalities:
         what it takes away the others never see (modality dropout)."""
         stages: list[Parts] = []
+        source = parts if thin is None else thin(parts)
         for module in self.stages:
             stage = cast(Stage, module)
             if thin is not None and stage.mixes:
                 parts, thin = thin(parts), None
             parts = stage(parts)
             stages.append(parts)
-        return Encoded(tuple(stages))
+        return Encoded(tuple(stages), source)
 
     def unimodal(self, encoded: Encoded) -> Parts:
         """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
@@ -236,19 +241,21 @@ class Model(nn.Module):
     def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
         if ITEM in encoded.last:
             token = presence.pool(encoded.last[ITEM])
-            parts = {name: presence.pool(part) for name, part in encoded.last.items() if name != ITEM}
-            extra = presence.average(list(parts.values())).z if self.config.summary == "parts" else 0.0
+            parts = [presence.pool(part) for name, part in encoded.last.items() if name != ITEM]
+            extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
             shared = self._project(ITEM, Embedded(token.z + extra, token.present))
         else:
-            parts = dict(pooled)
             each = [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
             mean = presence.average(each)
             shared = Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
-        return self._with_unique(shared, parts) if self.config.unique else shared
+        return self._with_unique(shared, encoded.source) if self.config.unique else shared
 
-    def _with_unique(self, shared: Embedded, parts: Mapping[str, Embedded]) -> Embedded:
-        own = presence.average([cast(Embedded, self.uniques[name](part)) for name, part in parts.items()])
-        unique = F.normalize(own.z, dim=-1, eps=1e-6) * self.config.unique_share**0.5
+    def _with_unique(self, shared: Embedded, source: Parts) -> Embedded:
+        own = {name: cast(Embedded, self.uniques[name](presence.pool(part))) for name, part in source.items()}
+        count = torch.stack([part.present for part in own.values()]).sum(0).clamp(min=1)
+        nothing = shared.z.new_zeros((len(shared.z), self.config.unique))
+        blocks = [own[name].z if name in own else nothing for name in self.names]
+        unique = torch.cat(blocks, -1) * (self.config.unique_share / count).sqrt()[:, None]
         return Embedded(torch.cat([shared.z * (1 - self.config.unique_share) ** 0.5, unique], -1), shared.present)
 
     def _project(self, name: str, pooled: Embedded) -> Embedded:

@@ -138,9 +138,13 @@ Parts = Mapping[str, Tokens]
 
 @dataclass(frozen=True)
 class Encoded:
-    """The parts after every stage of a model, in order; `stages[-1]` is the model's output."""
+    """The parts after every stage of a model, in order; `stages[-1]` is the model's output.
+
+    `source` are the parts that went in, of the modalities that the mixing stages were allowed to see.
+    """
 
     stages: tuple[Parts, ...]
+    source: Parts
 
     @property
     def last(self) -> Parts:

@@ -150,7 +150,8 @@ class Scale(Objective):
     Differences from the paper: presence masks instead of zero imputation (`model` never attends the absent;
         `harmonise.presence`); learnable temperature (`learn_temperature`); row-L2 form with a floor, since
         S * softmax(S) alone caps weights at 0.2 (`harmonise.form`, `.floor`); agreement diagonal
-        (`harmonise.diagonal`); false negatives (`false_negatives`); modality dropout; L_fusion and L_recall (`fusion_weight`, `recall_weight`).
+        (`harmonise.diagonal`); false negatives (`false_negatives`); modality dropout; L_fusion and L_recall
+        (`fusion_weight`, `recall_weight`); weights of mean 1 (`harmonise.mean_one`).
     Differences from the release, which we hold to be wrong: its heads read the towers (`heads_input="encoder"`), so the
         trunk gets no gradient but through W; its audio is always zero; weights scale regression predictions
         (`diagonal="literal"` with `apply="logit"`). `recipes.scale.reference()` sets these fields.
@@ -167,7 +168,7 @@ class Scale(Objective):
         self.log_scale = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
         self.log_scale_item = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
         if config.recall_weight:
-            self.recall = Recall(model.config.item_width, width)
+            self.recall = Recall(model.config.item_width(len(names)), width)
         if config.harmonise.form == "free":
             self.free = nn.Parameter(torch.zeros(len(names), len(names)))
 
@@ -327,7 +328,9 @@ class Scale(Objective):
             where = cells.valid & (draws < self.config.recall_ratio)
             fields = {key: value[where] for key, value in cells.fields.items()}
             state = self.recall(item.z[where.nonzero()[:, 0]], modality.query(fields))
-            terms[f"recall/{name}"] = masked_prediction(self.heads[name](state), modality.target(fields), modality.distance)
+            terms[f"recall/{name}"] = masked_prediction(
+                self.heads[name](state), modality.target(fields), modality.distance
+            )
         return terms
 
     def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor | None:

@@ -22,7 +22,11 @@ _MODEL = {
         width=384, embedding=256, unique=128, tower=StackConfig(layers=4, heads=6), trunk=StackConfig(layers=4, heads=6)
     ),
     "base": ModelConfig(
-        width=768, embedding=512, unique=256, tower=StackConfig(layers=6, heads=12), trunk=StackConfig(layers=6, heads=12)
+        width=768,
+        embedding=512,
+        unique=256,
+        tower=StackConfig(layers=6, heads=12),
+        trunk=StackConfig(layers=6, heads=12),
     ),
 }
 

@@ -32,8 +32,8 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     """SCALE as released (SCALE_code at 227ae08), quirks and all, where a typed field can say it.
 
     Heads on the towers, literal diagonal and row-normalised weights on every prediction without detaching or presence,
-    temperature 0.07 fixed, no fusion or recall term, no dropout of modalities, zero vectors for masked continuous tokens, shared
-    towers (text with table, image with video), ReLU projections of 1024.
+    temperature 0.07 fixed, no fusion or recall term, no dropout of modalities, zero vectors for masked continuous
+    tokens, shared towers (text with table, image with video), ReLU projections of 1024.
     """
     ours = recipe(kinds, size)
     by_kind = {kind: tuple(name for name, k in kinds.items() if k == kind) for kind in kinds.values()}

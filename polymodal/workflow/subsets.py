@@ -90,7 +90,7 @@ class SubsetVectors:
             done = list(stages)
             for stage in self.network.stages[self.alone :]:
                 done.append(stage(done[-1]))
-            return self.network.embeddings(Encoded(tuple(done[1:])), names)
+            return self.network.embeddings(Encoded(tuple(done[1:]), done[0]), names)
 
     def choose(self, stages: Sequence[Parts], subset: Subset, rows: Tensor, impute: bool) -> tuple[Parts, ...]:
         """Some rows with the modalities of a subset (AS_IS: all they have), blanks for the rest if imputed."""

@@ -30,7 +30,17 @@ from polymodal.train.trainer import Trainer
 from polymodal.types import BadInput
 from polymodal.workflow.records import check_shapes
 
-__all__ = ["TrainResult", "decoders", "find_recipe", "fit_modalities", "open_rows", "prepare_data", "resume", "split_rows", "train"]
+__all__ = [
+    "TrainResult",
+    "decoders",
+    "find_recipe",
+    "fit_modalities",
+    "open_rows",
+    "prepare_data",
+    "resume",
+    "split_rows",
+    "train",
+]
 
 # Statistics of continuous inputs settle long before this many cells; text and tables are read whole for their words.
 _MEDIA_SAMPLE = 2000
@@ -39,7 +49,9 @@ _MEDIA_SAMPLE = 2000
 def open_rows(path: Path) -> Rows:
     """Prepared shards where `path` holds a manifest of them, else the raw catalogue."""
     if not path.exists():
-        raise BadInput("data", "a catalogue or prepared shards", path, "Make a toy one with: polymodal demo --only-data")
+        raise BadInput(
+            "data", "a catalogue or prepared shards", path, "Make a toy one with: polymodal demo --only-data"
+        )
     return Shards.open(path) if (path / "manifest.json").exists() else Catalogue.open(path)
 
 
@@ -77,14 +89,23 @@ def decoders(recipe: Recipe) -> dict[str, Modality]:
     return {name: config.decoder() for name, config in recipe.modalities.items()}
 
 
-def prepare_data(data: Path, out: Path, recipe: Recipe, workers: int = 2, progress: Callable[[int, int], None] | None = None, force: bool = False) -> Prepared:
+def prepare_data(
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
+) -> Prepared:
     """Decode a catalogue once into shards that recipes of this size read."""
     return prepare(Catalogue.open(data), decoders(recipe), out, workers=workers, progress=progress, force=force)
 
 
 def fit_modalities(recipe: Recipe, rows: Rows, numbers: np.ndarray) -> dict[str, Fitted]:
     """What each modality learns from the training rows before training: words, means, spreads."""
-    return {name: config.fit(_cells(name, config.decoder(), rows, numbers)) for name, config in recipe.modalities.items()}
+    return {
+        name: config.fit(_cells(name, config.decoder(), rows, numbers)) for name, config in recipe.modalities.items()
+    }
 
 
 def _cells(name: str, modality: Modality, rows: Rows, numbers: np.ndarray) -> Iterator[Any]:
@@ -134,7 +155,9 @@ def train(recipe: Recipe, run: Path, console: Console | None = None, device: str
     recipe = recipe.replace(data=str(Path(recipe.data).resolve()))
     unknown = [name for name in recipe.modalities if name not in rows.modalities]
     if unknown:
-        raise BadInput("recipe.modalities", "modalities of the data", unknown[0], nearest(unknown[0], list(rows.modalities)))
+        raise BadInput(
+            "recipe.modalities", "modalities of the data", unknown[0], nearest(unknown[0], list(rows.modalities))
+        )
     check_shapes(rows, decoders(recipe))
     fitted = fit_modalities(recipe, rows, split_rows(rows, recipe.split))
     run.mkdir(parents=True, exist_ok=True)
@@ -158,7 +181,13 @@ def resume(run: Path, console: Console | None = None, device: str | None = None)
 
 
 def _fit(
-    recipe: Recipe, fitted: Mapping[str, Fitted], rows: Rows, run: Path, console: Console | None, device: str | None, again: bool
+    recipe: Recipe,
+    fitted: Mapping[str, Fitted],
+    rows: Rows,
+    run: Path,
+    console: Console | None,
+    device: str | None,
+    again: bool,
 ) -> TrainResult:
     group = join_group()
     torch.manual_seed(recipe.train.seed)
@@ -172,7 +201,9 @@ def _fit(
     for text in warnings if console is not None else ():
         console.print(f"[yellow]warning[/] {text}", highlight=False) if console is not None else None
     trainer.fit()
-    folder = export(run / "model", recipe, fitted, trainer.exported()) if group is None or group.rank == 0 else run / "model"
+    folder = (
+        export(run / "model", recipe, fitted, trainer.exported()) if group is None or group.rank == 0 else run / "model"
+    )
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return TrainResult(
         run,
@@ -188,7 +219,12 @@ def _fit(
 
 
 def _loader(
-    recipe: Recipe, rows: Rows, modalities: Mapping[str, Modality], views: int, group: Group | None, bad: list[Quarantined]
+    recipe: Recipe,
+    rows: Rows,
+    modalities: Mapping[str, Modality],
+    views: int,
+    group: Group | None,
+    bad: list[Quarantined],
 ) -> Loader:
     config = recipe.train
     numbers = split_rows(rows, recipe.split)
@@ -215,5 +251,3 @@ def _loader(
         world=1 if group is None else group.size,
         quarantine=bad.append,
     )
-
-

@@ -90,25 +90,22 @@ def test_unimodal_parts_are_the_last_before_the_first_trunk():
         assert model.unimodal(encoded) is encoded.stages[at]
 
 
-def test_thin_is_applied_once_before_the_first_stage_that_mixes():
-    for stages, before in (
-        (("towers", "trunk"), 1),
-        (("trunk", "towers"), 0),
-        (("trunk", "trunk"), 0),
-        (("towers",), None),
+def test_what_thin_takes_away_no_mixing_stage_sees():
+    for stages in (
+        ("towers", "trunk"),
+        ("trunk", "towers"),
+        ("trunk", "trunk"),
+        ("towers",),
+        ("towers", "towers", "trunk"),
     ):
-        model, seen = build_model(KINDS, stages), []
-
-        def thin(parts, seen=seen):
-            seen.append(parts)
-            return presence.keep_only(parts, ["text"])
-
+        model = build_model(KINDS, stages)
         parts = model.tokenize(make_batch(model, ROWS))
-        encoded = model.encode(parts, thin)
-        assert len(seen) == (0 if before is None else 1)
-        if before is not None:
-            assert seen[0] is (parts if before == 0 else encoded.stages[before - 1])
-            assert set(encoded.last) == {"text", ITEM}
+        encoded = model.encode(parts, lambda p: presence.keep_only(p, ["text"]))
+        assert set(encoded.source) == {"text"}
+        mixed = False
+        for stage, out in zip(model.stages, encoded.stages, strict=True):
+            mixed = mixed or stage.mixes
+            assert set(out) == ({"text", ITEM} if mixed else set(KINDS))
 
 
 def test_a_corrupted_token_keeps_its_place():
@@ -193,6 +190,7 @@ def test_sizes(size, least, most):
             Trunk(list(made.modalities), shapes.width, shapes.trunk),
         ]
         heads = [Projection(shapes.width, shapes.embedding, False) for _ in range(6)]
+        heads += [Projection(shapes.width, shapes.unique, False) for _ in range(5)] if shapes.unique else []
     count = sum(p.numel() for module in (*stages, *heads) for p in module.parameters())
     print(f"{size}: {count:,} parameters in towers, trunk and projections")
     assert least <= count <= most

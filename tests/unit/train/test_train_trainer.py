@@ -138,7 +138,7 @@ def test_training_goes_on_where_no_row_has_a_modality(tmp_path, absent):
     (_, last) = lines(tmp_path / "none")
     counts = {name: count for name, (_, count) in last["terms"].items() if absent in name}
     assert set(counts.values()) == {0}
-    assert len(counts) == 4  # masked, fusion and two contrasts: named and counted, not left out
+    assert len(counts) >= 4  # masked, fusion and two contrasts: named and counted, not left out
 
 
 # -- what a step does --------------------------------------------------------------------------------------------------
@@ -148,7 +148,8 @@ def test_metrics_say_every_term_with_its_count(tmp_path):
     micro.trainer(tmp_path).fit()
     for at, line in enumerate(lines(tmp_path)):
         assert line["step"] == at + 1
-        assert len(line["terms"]) == 9
+        assert {"masked/title", "contrast/title~facts", "fusion/vector"} <= set(line["terms"])
+        assert len(line["terms"]) >= 9
         assert all(count >= 0 for _, count in line["terms"].values())
         assert line["flops_valid"] <= line["flops_spent"]
         assert line["alarms"] == []
