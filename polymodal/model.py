@@ -34,12 +34,12 @@ class ModelConfig(Config):
     Args:
         width: D.
         embedding: E, the width of a modality's vector and of the shared part of the item vector.
-        unique: U, the width of each modality's block in the unique part of the item vector; 0 for none. With M modalities
-            an item vector has E + M U numbers; the block of an absent modality is zero, so two items are compared in
-            the blocks that both have, and a text query is not disturbed by what only pictures know. Blocks are read
-            from the tokens as they come in, past all stages: a contrast teaches towers to forget what only one modality
-            knows (measured on the demo: an attribute that is only in the table is read by a linear probe from the mean
-            input tokens with accuracy 0.98, from the tower's output with 0.18).
+        unique: U, the width of each modality's block in the unique part of the item vector; 0 for none. With M
+            modalities an item vector has E + M U numbers. The block of an absent modality is zero, so two items are
+            compared in the blocks that both have, and a text query is not disturbed by what only pictures know. Blocks
+            are read from the tokens as they come in, past all stages, because a contrast teaches towers to forget what
+            only one modality knows: on the demo a linear probe reads an attribute that is only in the table from the
+            mean input tokens with accuracy 0.98, from the tower's output with 0.18.
         unique_share: share of the item vector's squared length that is the unique part.
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.

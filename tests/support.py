@@ -60,7 +60,7 @@ def build_model(
 ) -> Model:
     torch.manual_seed(seed)
     stack = StackConfig(layers=layers, heads=2)
-    config = ModelConfig(width=width, embedding=12, stages=tuple(stages), tower=stack, trunk=stack)
+    config = ModelConfig(width=width, embedding=12, unique=4, stages=tuple(stages), tower=stack, trunk=stack)
     return Model({kind: build_modality(kind, width) for kind in kinds}, config)
 
 

@@ -12,8 +12,8 @@ from polymodal.workflow.subsets import Evaluated
 
 __all__ = ["ProbePlan", "probe_labels", "probe_name"]
 
-# two strengths of regularisation, far apart: a finer choice costs more than it gives
-_PENALTIES = (0.003, 0.1)
+# far apart: a finer choice costs more than it gives; the weak one is for factors that only one modality tells
+_PENALTIES = (0.003, 0.1, 10.0)
 _MOST_CLASSES = 200
 
 
