@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from polymodal.losses._exact import products
 
-__all__ = ["agreement", "harmonise", "mean_one", "similarity"]
+__all__ = ["agreement", "harmonise", "harmonise_batch", "mean_one", "similarity"]
 
-Form = Literal["none", "paper", "code", "free"]
+Form = Literal["none", "paper", "matrix", "code", "free"]
 
 
 def similarity(z: Tensor, present: Tensor) -> Tensor:
@@ -28,7 +28,8 @@ def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: flo
     """W from S, per row of a batch.
 
     * "paper": W = S * softmax(S), the softmax over each row of the matrix.
-    * "code": the same, each row then divided by its L2 norm.
+    * "matrix": the same with one softmax over the whole matrix, the other reading of the paper's formula.
+    * "code": as "paper", each row then divided by its L2 norm.
     * "none": 1 for every present pair.
     * "free": "paper"; the caller hands in a learned S instead of cosines.
 
@@ -49,13 +50,33 @@ def harmonise(s: Tensor, present: Tensor | None, form: Form = "code", floor: flo
     pairs = everything if present is None else present[:, :, None] & present[:, None, :]
     if form == "none":
         return pairs.to(s.dtype)
-    share = s.masked_fill(~pairs, -torch.inf).softmax(-1).nan_to_num(0.0)
+    scores = s.masked_fill(~pairs, -torch.inf)
+    share = scores.flatten(1).softmax(-1).view_as(s) if form == "matrix" else scores.softmax(-1)
+    share = share.nan_to_num(0.0)
     weight = (s * share).masked_fill(~pairs, 0.0)
     if form == "code":
         weight = F.normalize(weight, dim=-1, eps=1e-12)
     if floor is not None:
         weight = torch.where(pairs, weight.clamp(min=floor), weight)
     return weight
+
+
+def harmonise_batch(s: Tensor) -> tuple[Tensor, Tensor]:
+    """One W for a whole batch, and the weights of the masked tasks: the variant the release defines and never calls.
+
+    Args:
+        s: (B, M, M).
+
+    Returns:
+        W (M, M), its columns of unit length, and its diagonal with sum 1, (M,).
+
+    Source: SCALE_code at 227ae08, `graph_construct`; the sum over the batch is divided by M there, not by B.
+    Differences: none; it is here so that the published numbers can be reproduced.
+    """
+    total = s.sum(0) / s.shape[1]
+    weight = F.normalize(total * total.softmax(1), dim=0, eps=1e-12)
+    diagonal = weight.diagonal()
+    return weight, diagonal / diagonal.sum()
 
 
 def mean_one(weights: Tensor, present: Tensor) -> Tensor:

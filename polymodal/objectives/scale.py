@@ -27,7 +27,7 @@ class HarmoniseConfig(Config):
     """The self-harmonised weights S -> W = S * softmax(S), and what they are multiplied with.
 
     Args:
-        form: "none" is the equal-weights control; "paper" W as published; "code" with the release's row norm; "free"
+        form: "none" is the equal-weights control; "paper" W as published, "matrix" its other reading; "code" with the release's row norm; "free"
             a learned S, clamped, instead of cosines.
         source: the vectors whose cosines are S. "split" takes the towers for the contrast and the trunk for the
             diagonal, as the release does.
@@ -41,7 +41,7 @@ class HarmoniseConfig(Config):
             scale keeps its meaning (see `losses.mean_one`).
     """
 
-    form: Literal["none", "paper", "code", "free"] = "code"
+    form: Literal["none", "paper", "matrix", "code", "free"] = "code"
     source: Literal["encoder", "trunk", "split"] = "encoder"
     apply: Literal["logit", "loss"] = "logit"
     detach: bool = True

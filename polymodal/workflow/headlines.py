@@ -27,7 +27,7 @@ def figures(report: Report, label: str | None) -> dict[str, Any]:
 
 
 def _retrieval(report: Report) -> dict[str, dict[str, float]]:
-    """`text → image` -> R@1 of towers, of item vectors made from that modality alone, and chance."""
+    """`text → image` -> R@1 of item vectors of that modality alone (what a search does), of towers, and chance."""
     out: dict[str, dict[str, float]] = {}
     for name, found in report.retrievals.items():
         query, arrow, target = name.partition(" → ")
@@ -40,7 +40,11 @@ def _retrieval(report: Report) -> dict[str, dict[str, float]]:
             "r_at_10": found.metrics["hit@10"].mean, "queries": found.queries, "corpus": found.corpus,
         }  # fmt: skip
         if cell is not None:
-            out[name]["item_r_at_1"] = cell.metrics["hit@1"].mean
+            one, ten = cell.metrics["hit@1"], cell.metrics["hit@10"]
+            out[name] |= {
+                "r_at_1": one.mean, "low": one.low, "high": one.high, "chance": cell.chance["hit@1"],
+                "r_at_10": ten.mean, "tower_r_at_1": hit.mean, "queries": cell.queries, "corpus": cell.corpus,
+            }  # fmt: skip
     return out
 
 

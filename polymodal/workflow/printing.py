@@ -124,8 +124,8 @@ def search_text(result: SearchResult) -> RenderableType:
     table.add_column("", justify="right")
     table.add_column("score", no_wrap=True)
     table.add_column("id", no_wrap=True)
-    table.add_column("title", ratio=3)
-    table.add_column("attributes", ratio=3, style="dim", no_wrap=True, overflow="ellipsis")
+    table.add_column("title", min_width=20, overflow="fold")
+    table.add_column("attributes", style="dim", max_width=56, overflow="ellipsis")
     for hit in result.hits:
         attributes = "  ".join(f"{name}={_short(value)}" for name, value in hit["attributes"].items())
         title = Text(hit["title"]) if hit["title"] else Text("(no title)", style="dim italic")

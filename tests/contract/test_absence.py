@@ -45,6 +45,12 @@ def _vectors(model, batch):
         return model.embeddings(model.encode(model.tokenize(batch)))
 
 
+def alike(first, second):
+    """Equal but for the order of summation, relative to the largest gradient there is."""
+    largest = max(1.0, *(float(g.abs().max()) for g in first.values()))
+    return all(torch.allclose(first[n], second[n], rtol=1e-5, atol=1e-6 * largest) for n in first)
+
+
 def test_never_read(world):
     model, objective, batch = world
     clean, terms = gradients(model, objective, batch)
@@ -74,7 +80,7 @@ def test_not_in_schema(world):
             else:
                 assert terms[name][1] == count
                 assert terms[name][0] == pytest.approx(value, abs=1e-6, rel=1e-6), name
-        assert all(torch.allclose(grads[n], grads_in[n], atol=1e-6) for n in grads)
+        assert alike(grads, grads_in)
 
 
 def test_deletion(world):
@@ -116,7 +122,7 @@ def test_more_padding(world):
     assert {n: c for n, (_, c) in terms.items()} == {n: c for n, (_, c) in padded.items()}
     for name, (value, _) in terms.items():
         assert padded[name][0] == pytest.approx(value, abs=1e-6, rel=1e-6), name
-    assert all(torch.allclose(grads[n], more[n], atol=1e-6) for n in grads)
+    assert alike(grads, more)
 
 
 def test_padding_leaves_vectors(model):

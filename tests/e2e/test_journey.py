@@ -87,7 +87,7 @@ def test_prepare_again_goes_on_and_says_what_was_there(place: Path, call: Call) 
 def test_shards_and_the_raw_catalogue_give_the_same_vectors(place: Path, call: Call) -> None:
     said = call("embed", place / "run", place / "d/catalogue", "--out", place / "raw.parquet", "--json")
     assert said["vectors"] == 60
-    assert said["width"] == 16
+    assert said["width"] == 16 + 5 * 128  # the shared part, and a block for each of five modalities
     raw, prepared = read_vectors(place / "raw.parquet"), read_vectors(place / "v.parquet")
     assert raw.ids == prepared.ids
     assert raw.model == prepared.model

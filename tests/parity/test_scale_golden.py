@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from polymodal.losses.contrastive import pairwise_contrast
-from polymodal.losses.harmonise import agreement, harmonise, similarity
+from polymodal.losses.harmonise import agreement, harmonise, harmonise_batch, similarity
 from polymodal.losses.masking import masked_prediction
 
 H = torch.tensor(
@@ -203,6 +203,10 @@ def test_all_of_the_golden_file():
     assert torch.allclose(s, torch.tensor(golden["S"]).float(), atol=1e-6)
     assert torch.allclose(harmonise(s, None, "paper"), torch.tensor(golden["paper_rowwise"]), atol=1e-6)
     assert torch.allclose(harmonise(s, None, "code"), torch.tensor(golden["code_per_sample"]), atol=1e-6)
+    assert torch.allclose(harmonise(s, None, "matrix"), torch.tensor(golden["paper_fullsoftmax"]), atol=1e-6)
+    batch, diagonal = harmonise_batch(s)
+    assert torch.allclose(batch, torch.tensor(golden["code_batch"]), atol=1e-6)
+    assert torch.allclose(diagonal, torch.tensor(golden["code_batch_diag"]), atol=1e-6)
     aware = harmonise(similarity(H, PRESENT), PRESENT.T, "paper")
     assert torch.allclose(aware, torch.tensor(golden["presence_masked"]), atol=1e-6)
     names = {"none": "unweighted", "code": "code", "paper": "paper"}

@@ -40,7 +40,7 @@ def test_a_vector_for_each_modality_and_one_for_the_item(model):
     for name, embedded in out.items():
         want = torch.ones(5, dtype=torch.bool) if name == ITEM else batch.cells[name].present
         assert torch.equal(embedded.present, want)
-        assert embedded.z.shape == (5, 12)
+        assert embedded.z.shape == (5, model.config.item_width(len(KINDS)) if name == ITEM else 12)
         assert embedded.z.dtype == torch.float32
         assert torch.allclose(embedded.z.norm(dim=1), want.float(), atol=1e-5)
 
