@@ -48,12 +48,14 @@ class ObjectiveConfig(Config):
 class Objective(nn.Module, ABC):
     """Parameters here are thrown away after training; what is exported belongs to the model.
 
-    Needs: subclasses say how many augmented `views` of a batch they take and whether the single-modality vectors they
-    train are comparable (`aligned`).
+    Needs: subclasses say how many augmented `views` of a batch they take, whether the single-modality vectors they
+    train are comparable (`aligned`), and whether they train the unique part of the item vector (`trains_unique`; where
+    not, a recipe leaves `model.unique` at 0).
     """
 
     views: ClassVar[int] = 1
     aligned: ClassVar[bool] = True
+    trains_unique: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,8 +27,8 @@ class HarmoniseConfig(Config):
     """The self-harmonised weights S -> W = S * softmax(S), and what they are multiplied with.
 
     Args:
-        form: "none" is the equal-weights control; "paper" W as published, "matrix" its other reading; "code" with the release's row norm; "free"
-            a learned S, clamped, instead of cosines.
+        form: "none" is the equal-weights control; "paper" W as published, "matrix" its other reading; "code" with the
+            release's row norm; "free" a learned S, clamped, instead of cosines.
         source: the vectors whose cosines are S. "split" takes the towers for the contrast and the trunk for the
             diagonal, as the release does.
         apply: "logit" (published): a temperature per row and pair; "loss": a weight on the loss.
@@ -157,6 +157,8 @@ class Scale(Objective):
         (`diagonal="literal"` with `apply="logit"`). `recipes.scale.reference()` sets these fields.
     Related: CLIP (pairwise contrast alone), M3AE (masked prediction alone).
     """
+
+    trains_unique = True  # by recall
 
     def __init__(self, config: ScaleConfig, model: Model) -> None:
         super().__init__()

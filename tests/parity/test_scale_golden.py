@@ -111,6 +111,12 @@ def test_code_form():
     )
 
 
+def test_the_unused_batch_form():
+    _, diagonal = harmonise_batch(similarity(H, ALL))
+    wanted = torch.tensor([0.1969751494, 0.19789375, 0.1914760036, 0.2165909284, 0.1970641686])
+    assert torch.allclose(diagonal, wanted, atol=1e-6)
+
+
 def test_presence_aware_form():
     w = harmonise(similarity(H, PRESENT), PRESENT.T, "paper")
     assert torch.allclose(w[0], torch.tensor(PAPER_0), atol=1e-6)

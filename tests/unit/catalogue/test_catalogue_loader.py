@@ -310,7 +310,7 @@ for state, views in t.loader(workers=2).batches({{"epoch": 0, "position": 0}}):
 """
 
 
-def interrupted(process: "subprocess.Popen[str]") -> str:
+def interrupted(process: subprocess.Popen[str]) -> str:
     """What a process said when Ctrl-C ended it. Python drops an interrupt that arrives inside a destructor, and then a
     person presses again."""
     for _ in range(5):
