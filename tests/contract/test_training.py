@@ -68,7 +68,7 @@ def test_everything_that_is_exported_is_trained(world):
 
 
 def may_be_dead(name: str, trains_unique: bool) -> bool:
-    """Input layers of what the examples do not contain; the unique part, where the objective says it leaves it alone."""
+    """Input layers of what the examples do not contain; the unique part, where the objective leaves it alone."""
     return name.startswith("0.modalities.") or (name.startswith("0.uniques.") and not trains_unique)
 
 
