@@ -154,7 +154,7 @@ recipe = find_recipe("scale", {"title": "text", "where": "geo"}).override(
     ['data="."', 'objective={"kind": "agree"}', "train.steps=2", "train.batch_size=8"])
 train(recipe, Path("run"))
 vectors = Embedder.load(Path("run")).embed([Record("query", {"where": (48.2, 16.4)})])
-assert vectors.vectors.shape == (1, 128), vectors.vectors.shape
+assert vectors.vectors.shape == (1, 3 * 128), vectors.vectors.shape  # shared, and a block a modality
 print("trained", recipe.objective.kind)
 """
 
