@@ -187,8 +187,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "softmax over the wrong axis",
         "losses/harmonise.py",
-        "-torch.inf).softmax(-1)",
-        "-torch.inf).softmax(-2)",
+        "else scores.softmax(-1)",
+        "else scores.softmax(-2)",
         GOLDEN,
         "tests/unit/losses/test_losses_harmonise.py",
     ),
