@@ -312,4 +312,4 @@ def _logistic(inputs: Floats, target: npt.NDArray[np.str_], penalty: float) -> A
         raise MissingExtra("scikit-learn", "report") from None
     if len(np.unique(target)) < 2:
         raise BadInput("labels", "two labels with at least two items each, to hold some out", "fewer")
-    return LogisticRegression(C=penalty, max_iter=500, tol=1e-3).fit(inputs, target)
+    return LogisticRegression(C=penalty, max_iter=500, tol=1e-4).fit(inputs, target)
