@@ -7,12 +7,12 @@ import tomllib
 import wave
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from demo_shop import Catalogue
 from PIL import Image
 from scipy.stats import chi2_contingency
 
@@ -23,27 +23,6 @@ from polymodal.catalogue.demo import FACTORS, MODALITIES, DemoConfig, Truth, gen
 from polymodal.types import BadInput
 
 SMALL = DemoConfig(items=24, image_size=32, clip_size=32, frames=4, seconds=0.2, rate=8000, duplicates=0.1, corrupt=0.1)
-
-
-class Catalogue:
-    """A generated folder, read as a user would."""
-
-    def __init__(self, root: Path, config: DemoConfig) -> None:
-        self.root, self.config = root, config
-        self.truth = generate(root, config)
-        self.rows: list[dict[str, Any]] = pq.read_table(root / "items.parquet").to_pylist()
-        self.by_id = {row["id"]: row for row in self.rows}
-
-    def picture(self, row: dict[str, Any], number: int = 0) -> np.ndarray:
-        return np.asarray(Image.open(self.root / row["image"][number]).convert("RGB"))
-
-    def clip(self, row: dict[str, Any]) -> np.ndarray:
-        with av.open(str(self.root / row["video"])) as container:
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-    def samples(self, row: dict[str, Any]) -> np.ndarray:
-        with wave.open(str(self.root / row["audio"])) as file:
-            return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
 
 
 def _digests(root: Path) -> dict[str, str]:
