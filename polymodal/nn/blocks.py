@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,12 +19,25 @@ __all__ = ["Block", "FlopMeter", "Stack", "StackConfig", "metered"]
 
 
 class StackConfig(Config):
-    """Depth and shape of a stack. `heads=0` takes one head per 64 of width."""
+    """Depth and shape of a stack.
+
+    Args:
+        layers, heads: `heads=0` takes one head per 64 of width.
+        mlp_ratio: width of the MLP's hidden layer, in widths.
+        dropout: of what each residual branch adds.
+        norm: where LayerNorm stands: "pre" in the branches, with one after the last block (ViT, GPT-2); "post" on each
+            sum, with none after it (BERT).
+        activation: "gelu" exact, as in BERT; "gelu_tanh" its approximation, the default of flax.
+        eps: of every LayerNorm; BERT has 1e-12, MAE and M3AE 1e-6.
+    """
 
     layers: int = Field(2, ge=0)
     heads: int = Field(0, ge=0)
     mlp_ratio: float = Field(4.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    norm: Literal["pre", "post"] = "pre"
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    eps: float = Field(1e-5, gt=0)
 
     def heads_for(self, width: int) -> int:
         """Heads for a width; the largest count at most `heads` (or width / 64, at least 2) that divides it."""
@@ -32,28 +46,38 @@ class StackConfig(Config):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each with a residual: x + A(LN(x)), then x + F(LN(x)).
+    """Attention and MLP, each with a residual.
 
-    Source: Xiong et al. 2020 (pre-LN), GELU MLP as in BERT.
+    ::
+
+        pre:   x + A(LN(x)),  then  x + F(LN(x))
+        post:  LN(x + A(x)),  then  LN(x + F(x))
+
+    Source: Vaswani et al. 2017 and BERT (post); Xiong et al. 2020 (pre).
     """
 
     def __init__(self, width: int, config: StackConfig) -> None:
         super().__init__()
         inner = int(width * config.mlp_ratio)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.post = config.norm == "post"
+        self.norm1, self.norm2 = nn.LayerNorm(width, config.eps), nn.LayerNorm(width, config.eps)
         self.attention = Attention(width, config.heads_for(width))
-        self.mlp = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        activation = nn.GELU("tanh" if config.activation == "gelu_tanh" else "none")
+        self.mlp = nn.Sequential(nn.Linear(width, inner), activation, nn.Linear(inner, width))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(K, D) -> (K, D)."""
+        if self.post:
+            x = self.norm1(x + self.dropout(self.attention(x, layout)))
+            return self.norm2(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
         x = x + self.dropout(self.attention(self.norm1(x), layout))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
 
 class Stack(nn.Module):
-    """Blocks over the valid tokens of each row, with a final LayerNorm.
+    """Blocks over the valid tokens of each row; a final LayerNorm where the blocks are pre-norm.
 
     Args:
         width: D.
@@ -66,7 +90,7 @@ class Stack(nn.Module):
         super().__init__()
         self.width, self.config = width, config
         self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, config.eps) if config.norm == "pre" else nn.Identity()
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Tokens (B, N, D) -> Tokens (B, N, D); what is not valid comes out as zeros."""

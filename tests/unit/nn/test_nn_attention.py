@@ -191,3 +191,46 @@ def test_autocast_runs_and_is_near(dtype):
         near = stack(tokens).x
     assert (near.float() - exact).abs().max() < 0.1
     assert not torch.equal(near.float(), exact)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])
+def test_a_block_is_the_encoder_layer_of_torch(norm, activation, approximate):
+    """Both places of the norm and both activations, against torch's own layer with the same weights."""
+    torch.manual_seed(0)
+    block = Block(8, StackConfig(heads=2, norm=norm, activation=activation, eps=1e-6, mlp_ratio=2.0))
+    layer = nn.TransformerEncoderLayer(
+        8,
+        2,
+        16,
+        dropout=0.0,
+        activation=nn.GELU(approximate),
+        layer_norm_eps=1e-6,
+        batch_first=True,
+        norm_first=norm == "pre",
+    )
+    with torch.no_grad():
+        for ours, theirs in (
+            (block.attention.qkv.weight, layer.self_attn.in_proj_weight),
+            (block.attention.qkv.bias, layer.self_attn.in_proj_bias),
+            (block.attention.out.weight, layer.self_attn.out_proj.weight),
+            (block.attention.out.bias, layer.self_attn.out_proj.bias),
+            (block.mlp[0].weight, layer.linear1.weight),
+            (block.mlp[0].bias, layer.linear1.bias),
+            (block.mlp[2].weight, layer.linear2.weight),
+            (block.mlp[2].bias, layer.linear2.bias),
+        ):
+            ours.normal_()
+            theirs.copy_(ours)
+    tokens = tokens_of([5, 3, 0, 4])
+    packed, layout = pack(tokens)
+    found = block(packed, layout)
+    starts = layout.starts.tolist()
+    for begin, end in zip(starts, starts[1:], strict=False):
+        wanted = layer(packed[begin:end][None])[0]
+        assert torch.allclose(found[begin:end], wanted, atol=1e-5)
+
+
+def test_a_post_norm_stack_ends_on_its_last_block():
+    assert isinstance(Stack(8, StackConfig(norm="post")).norm, nn.Identity)
+    assert isinstance(Stack(8, StackConfig(norm="pre")).norm, nn.LayerNorm)
