@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -226,7 +228,7 @@ def test_a_block_is_the_encoder_layer_of_torch(norm, activation, approximate):
     packed, layout = pack(tokens)
     found = block(packed, layout)
     starts = layout.starts.tolist()
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in itertools.pairwise(starts):
         wanted = layer(packed[begin:end][None])[0]
         assert torch.allclose(found[begin:end], wanted, atol=1e-5)
 
