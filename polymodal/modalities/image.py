@@ -31,6 +31,7 @@ from polymodal.media import (
     sniff,
 )
 from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.nn.stem import ConvStem
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -66,6 +67,8 @@ class ImageConfig(ModalityConfig):
         min_area: smallest random crop, as a fraction of the canvas.
         flip: probability of a horizontal flip; 0 where left and right differ in meaning (text in pictures).
         colour: strength of brightness, contrast and saturation changes; 0 where colour decides.
+        stem: how a patch becomes a token: "linear" as in ViT, or "conv", small convolutions beside the linear map, which
+            learn shapes from fewer pictures (`nn.stem`).
         norm_target: predict patches normalised by their own mean and spread (MAE) instead of the catalogue's.
         limits: what one file may cost.
     """
@@ -79,6 +82,7 @@ class ImageConfig(ModalityConfig):
     min_area: float = Field(0.5, gt=0, le=1)
     flip: float = Field(0.5, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
+    stem: Literal["linear", "conv"] = "linear"
     norm_target: bool = False
     limits: MediaLimits = MediaLimits()
 
@@ -127,6 +131,7 @@ class Image(Modality):
         self.register_buffer("mean", torch.tensor(fitted.get("mean", [127.5] * 3)).repeat(pixels), persistent=False)
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
+        self.stem = ConvStem(config.patch, 3, width) if config.stem == "conv" else None
         self.rows, self.columns = nn.Embedding(side, width), nn.Embedding(side, width)
         self.pictures = nn.Embedding(config.max_pictures, width)
         for table in (self.rows, self.columns, self.pictures):
@@ -237,7 +242,9 @@ class Image(Modality):
     # -- model side -----------------------------------------------------------------------------------------------
 
     def embed(self, fields: Fields) -> Tensor:
-        return self.project(self._standard(fields))  # type: ignore[no-any-return]
+        pixels = self._standard(fields)
+        plain: Tensor = self.project(pixels)
+        return plain if self.stem is None else plain + self.stem(pixels)
 
     def positions(self, fields: Fields) -> Tensor:
         where = self.rows(fields["row"]) + self.columns(fields["column"])

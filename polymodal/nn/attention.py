@@ -130,7 +130,7 @@ class Attention(nn.Module):
             qkv = qkv.index_select(0, bucket.pad)
         q, k, v = qkv.view(bucket.rows, bucket.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None if bucket.valid is None else bucket.valid[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        mixed = _attention(q, k, v, mask).transpose(1, 2).flatten(2)
         return mixed.flatten(0, 1) if bucket.valid is None else mixed[bucket.valid]
 
     def _varlen(self, qkv: Tensor, layout: Layout) -> Tensor:
@@ -141,6 +141,18 @@ class Attention(nn.Module):
         mixed = varlen_attn(q, k, v, layout.starts, layout.starts, longest, longest)
         assert isinstance(mixed, Tensor)
         return mixed.flatten(1)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention; on a CPU always in fp32.
+
+    Rows of a catalogue are short, and for those the half-precision kernel of CPUs costs about eight times that of fp32;
+    for long rows they take the same time (`benchmarks/attention.py --precision`).
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask).to(q.dtype)
 
 
 def attention_flops(layout: Layout, width: int) -> tuple[int, int]:

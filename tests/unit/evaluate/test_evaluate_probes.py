@@ -172,3 +172,17 @@ def test_shape_of_the_space():
     assert uniformity(x, block=7) == pytest.approx(np.log(np.mean(gaps)))
     assert alignment(x, x) == 0
     assert alignment(np.eye(2), np.eye(2)[::-1]) == pytest.approx(2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("penalty", "converged"), [(1e-3, True), (1e3, False)])
+def test_a_probe_that_was_stopped_says_so_and_warns_nobody(penalty, converged, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    begin = LogisticRegression.__init__
+    monkeypatch.setattr(LogisticRegression, "__init__", lambda self, **k: begin(self, **{**k, "max_iter": 6}))
+    labels = {f"i{n}": "ab"[n % 2] for n in range(80)}
+    noise = np.random.default_rng(0).normal(size=(80, 200)).astype(np.float32)  # more columns than rows: separable
+    vectors = Embeddings(tuple(labels), noise, "m")
+    found = linear_probe(vectors, vectors, labels, penalties=(penalty,), resamples=0)
+    assert found.settings["converged"] is converged
