@@ -98,7 +98,7 @@ class Matcher(nn.Module):
             self.state = nn.Linear(model.config.item_width(len(names)), width)
         else:
             self.states = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
-        self.weight, self.bias = nn.Parameter(torch.randn(pairs, width) * 0.02), nn.Parameter(torch.zeros(pairs))
+        self.weight, self.bias = nn.Parameter(torch.randn(pairs, width) * width**-0.5), nn.Parameter(torch.zeros(pairs))
 
     def forward(self, model: Model, encoded: Encoded, asked: Asked) -> Tensor:
         """(B,) logits; meaningless where a row is not asked."""
