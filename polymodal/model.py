@@ -248,7 +248,7 @@ class Model(nn.Module):
 
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
-        modalities a row has where the model has no trunk.
+        modalities a row has where no stage of the model mixes them.
 
         Args:
             encoded: of `encode`.
