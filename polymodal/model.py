@@ -1,6 +1,7 @@
 """Model: modalities, a tuple of stages, projections. A model family is an order of stages and nothing else.
 
-CLIP, SigLIP `("towers",)` · M3AE, UNITER `("trunk",)` · SCALE `("towers", "trunk")` · InterBERT `("trunk", "towers")`.
+CLIP, SigLIP `("towers",)` · M3AE, UNITER `("trunk",)` · SCALE `("towers", "trunk")` · InterBERT `("trunk", "towers")` ·
+ViLBERT, LXMERT `("towers", "cotrunk")`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from polymodal import presence
 from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
+from polymodal.nn.cross import CoStack, Order, Readout
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
 from polymodal.types import BadInput
 
-__all__ = ["ITEM", "Corrupt", "Model", "ModelConfig", "Projection", "Towers", "Trunk"]
+__all__ = ["ITEM", "CoTrunk", "Corrupt", "Model", "ModelConfig", "Projection", "Towers", "Trunk"]
 
 # (modality, content (K, D), cells) -> content
 Corrupt = Callable[[str, Tensor, Cells], Tensor]
@@ -42,7 +44,9 @@ class ModelConfig(Config):
             mean input tokens with accuracy 0.98, from the tower's output with 0.18.
         unique_share: share of the item vector's squared length that is the unique part.
         stages: the order of the stages.
-        tower, trunk: depth and heads of a stage's stacks.
+        tower, trunk: depth and heads of a stage's stacks; a co-trunk takes those of the trunk.
+        co_order: sub-layers of a co-trunk's layer, see `nn.cross.CoLayer`.
+        co_share: one co-attention for all streams of a co-trunk (LXMERT) instead of one for each (ViLBERT).
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
             mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
@@ -54,9 +58,11 @@ class ModelConfig(Config):
     embedding: int = Field(128, ge=2)
     unique: int = Field(0, ge=0)
     unique_share: float = Field(0.2, gt=0, lt=1)
-    stages: tuple[Literal["towers", "trunk"], ...] = Field(("towers", "trunk"), min_length=1)
+    stages: tuple[Literal["towers", "trunk", "cotrunk"], ...] = Field(("towers", "trunk"), min_length=1)
     tower: StackConfig = StackConfig()
     trunk: StackConfig = StackConfig()
+    co_order: Order = "vilbert"
+    co_share: bool = False
     share: tuple[tuple[str, ...], ...] = ()
     summary: Literal["token", "parts"] = "parts"
     projection_relu: bool = False
@@ -126,6 +132,28 @@ class Trunk(nn.Module):
         return presence.split(self.stack(presence.join(joined)), joined)
 
 
+class CoTrunk(nn.Module):
+    """A stream for each modality, attending to the others of its row in every layer, and a summary that reads all.
+
+    Source: ViLBERT (Lu et al. 2019) and LXMERT (Tan and Bansal 2019), see `nn.cross.CoLayer`.
+    Differences: any number of modalities, any of them absent: a row with one modality gets exactly nothing from the
+        co-attention. The summary is a learned query over the last tokens of all streams (`nn.cross.Readout`); the
+        originals multiply the first tokens of their two streams, which says nothing where one is absent.
+    """
+
+    mixes = True
+
+    def __init__(self, names: Collection[str], width: int, config: StackConfig, order: Order, share: bool) -> None:
+        super().__init__()
+        self.stack = CoStack(names, width, config, order, share)
+        self.readout = Readout(width, config)
+
+    def forward(self, parts: Parts) -> dict[str, Tokens]:
+        """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
+        streams = self.stack({name: tokens for name, tokens in parts.items() if name != ITEM})
+        return {ITEM: self.readout(streams), **streams}
+
+
 class Projection(nn.Module):
     """LayerNorm, Linear D -> E, unit length: the vector that is exported."""
 
@@ -158,9 +186,11 @@ class Model(nn.Module):
         build: dict[str, Callable[[], nn.Module]] = {
             "towers": lambda: Towers(names, config.width, config.tower, config.share),
             "trunk": lambda: Trunk(names, config.width, config.trunk),
+            "cotrunk": lambda: CoTrunk(names, config.width, config.trunk, config.co_order, config.co_share),
         }
         self.stages = nn.ModuleList([build[stage]() for stage in config.stages])
-        projected = [*names, ITEM] if "trunk" in config.stages else names  # else the item is the mean of its vectors
+        mixed = any(cast(Stage, stage).mixes for stage in self.stages)
+        projected = [*names, ITEM] if mixed else names  # else the item is the mean of its vectors
         self.projections = nn.ModuleDict(
             {name: Projection(config.width, config.embedding, config.projection_relu) for name in projected}
         )
@@ -218,7 +248,7 @@ class Model(nn.Module):
 
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
-        modalities a row has where the model has no trunk.
+        modalities a row has where no stage of the model mixes them.
 
         Args:
             encoded: of `encode`.

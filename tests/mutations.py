@@ -34,6 +34,8 @@ ATTENTION = "tests/unit/nn/test_nn_attention.py"
 MODEL = "tests/unit/test_model.py"
 TRAINER = "tests/unit/train/test_train_trainer.py"
 CHECKPOINT = "tests/unit/train/test_train_checkpoint.py"
+CROSS = "tests/unit/nn/test_nn_cross.py"
+STREAMS = "tests/unit/objectives/test_streams.py"
 RANKS = "tests/unit/train/test_train_distributed.py"
 
 
@@ -287,6 +289,49 @@ MUTATIONS: tuple[Mutation, ...] = (
         "self.spent += layers * (linear * tokens + spent)",
         "self.spent += layers * linear * tokens",
         ATTENTION,
+    ),
+    # -- streams -------------------------------------------------------------------------------------------------------
+    _m(
+        "cross bucket mask ignored",
+        "nn/cross.py",
+        "mask = None if bucket.keys_valid is None else bucket.keys_valid[:, None, None, :]",
+        "mask = None",
+        CROSS,
+    ),
+    _m(
+        "a stream attends to itself too",
+        "nn/cross.py",
+        "*(p for n, p in places.items() if n != name)",
+        "*(p for n, p in places.items())",
+        CROSS,
+    ),
+    _m(
+        "results of co-attention put back at other tokens",
+        "nn/cross.py",
+        "every[layout.queries] for name",
+        "every[layout.queries.sort().values] for name",
+        CROSS,
+    ),
+    _m(
+        "partner drawn by place in the batch",
+        "losses/pairing.py",
+        "^ keys[None]",
+        "^ torch.arange(rows)[None]",
+        "tests/unit/losses/test_losses_pairing.py",
+    ),
+    _m(
+        "a third modality is seen in matching",
+        "objectives/streams.py",
+        "here = asked.counted & (asked.sides == at).any(1)",
+        "here = asked.counted",
+        STREAMS,
+    ),
+    _m(
+        "rows are asked that nobody could be mistaken for",
+        "objectives/streams.py",
+        "counted = some & exists[changed, rows]",
+        "counted = some",
+        STREAMS,
     ),
     # -- training ------------------------------------------------------------------------------------------------------
     _m(

@@ -19,7 +19,14 @@ from polymodal.tensors import Batch, Cells, stable_hash
 KINDS: tuple[str, ...] = tuple(discover("polymodal.modalities"))
 FIVE = ("image", "text", "table", "video", "audio")
 SUBSETS = [tuple(s) for n in range(1, 6) for s in itertools.combinations(FIVE, n)]
-STAGE_ORDERS = [("towers",), ("trunk",), ("towers", "trunk"), ("trunk", "towers")]
+STAGE_ORDERS = [
+    ("towers",),
+    ("trunk",),
+    ("towers", "trunk"),
+    ("trunk", "towers"),
+    ("towers", "cotrunk"),
+    ("cotrunk",),
+]
 
 
 def _configs(package: str, base: type) -> dict[str, type]:

@@ -15,7 +15,7 @@ from polymodal.config import Config
 from polymodal.nn.attention import Attention, Layout, attention_flops, pack, unpack
 from polymodal.tensors import Tokens
 
-__all__ = ["Block", "FlopMeter", "Stack", "StackConfig", "metered"]
+__all__ = ["Block", "FlopMeter", "Stack", "StackConfig", "meter", "metered"]
 
 
 class StackConfig(Config):
@@ -123,8 +123,17 @@ class FlopMeter:
         self.spent += layers * (linear * tokens + spent)
         self.dense += layers * (linear * slots + 4 * rows * layout.shape[1] ** 2 * width)
 
+    def count(self, valid: int, spent: int, dense: int) -> None:
+        """Count operations of anything else."""
+        self.valid, self.spent, self.dense = self.valid + valid, self.spent + spent, self.dense + dense
+
 
 _METER: ContextVar[FlopMeter | None] = ContextVar("meter", default=None)
+
+
+def meter() -> FlopMeter | None:
+    """The meter that is counting now, if one is."""
+    return _METER.get()
 
 
 @contextmanager

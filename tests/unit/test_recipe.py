@@ -31,14 +31,16 @@ def test_every_recipe_comes_back_from_json(make, size):
     assert back == made
     assert [type(c) for c in back.modalities.values()] == [type(c) for c in made.modalities.values()]
     assert type(back.objective) is type(made.objective)
-    assert list(back.modalities) == list(KINDS)
+    # the names of the data, in the order of the data; a recipe may read some of them only (BERT: text)
+    assert list(back.modalities) == [name for name in KINDS if name in made.modalities]
 
 
 def test_names_are_free_and_kinds_are_not():
-    made = MADE[0][1]({"front": "image", "title": "text", "description": "text"})
+    make = dict(MADE)["scale.recipe"]
+    made = make({"front": "image", "title": "text", "description": "text"})
     assert [c.kind for c in made.modalities.values()] == ["image", "text", "text"]
     with pytest.raises(BadInput, match="Did you mean 'image'"):
-        MADE[0][1]({"front": "imge"})
+        make({"front": "imge"})
 
 
 @pytest.mark.parametrize(
