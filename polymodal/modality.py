@@ -105,6 +105,16 @@ class Modality(nn.Module, ABC):
         """
         return self.positions(fields)
 
+    def coordinates(self, fields: Fields) -> Tensor | None:
+        """Where the tokens stand on a grid, (K, n) of n = 1 to 3 axes; None where places are no numbers.
+
+        A decoder that knows places by a fixed code reads it. The default takes the fields `time`, `row` and `column`,
+        else `position`.
+        """
+        axes = [fields[name] for name in ("time", "row", "column") if name in fields]
+        axes = axes or [fields[name] for name in ("position",) if name in fields]
+        return torch.stack(axes, 1) if axes else None
+
     @abstractmethod
     def target(self, fields: Fields) -> Tensor:
         """What a hidden token is to be predicted as: (K, ...) -> (K, T), continuous targets standardised."""

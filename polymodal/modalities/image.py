@@ -31,6 +31,7 @@ from polymodal.media import (
     sniff,
 )
 from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -66,7 +67,10 @@ class ImageConfig(ModalityConfig):
         min_area: smallest random crop, as a fraction of the canvas.
         flip: probability of a horizontal flip; 0 where left and right differ in meaning (text in pictures).
         colour: strength of brightness, contrast and saturation changes; 0 where colour decides.
+        places: rows and columns by learned vectors, or by the fixed sines and cosines of MAE ("sincos").
         norm_target: predict patches normalised by their own mean and spread (MAE) instead of the catalogue's.
+        norm_floor: added to a patch's variance then, in squared levels of 0..255. One level is the noise of 8 bits: an
+            even patch stays near zero instead of showing its noise. MAE's 1e-6 of standardised pixels is about 0.003.
         limits: what one file may cost.
     """
 
@@ -79,7 +83,9 @@ class ImageConfig(ModalityConfig):
     min_area: float = Field(0.5, gt=0, le=1)
     flip: float = Field(0.5, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
+    places: Literal["learned", "sincos"] = "learned"
     norm_target: bool = False
+    norm_floor: float = Field(1.0, ge=0)
     limits: MediaLimits = MediaLimits()
 
     @model_validator(mode="after")
@@ -127,9 +133,12 @@ class Image(Modality):
         self.register_buffer("mean", torch.tensor(fitted.get("mean", [127.5] * 3)).repeat(pixels), persistent=False)
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
-        self.rows, self.columns = nn.Embedding(side, width), nn.Embedding(side, width)
         self.pictures = nn.Embedding(config.max_pictures, width)
-        for table in (self.rows, self.columns, self.pictures):
+        tables = [self.pictures]
+        if config.places == "learned":
+            self.rows, self.columns = nn.Embedding(side, width), nn.Embedding(side, width)
+            tables += [self.rows, self.columns]
+        for table in tables:
             nn.init.normal_(table.weight, std=0.02)
         picture, row, column = torch.meshgrid(
             torch.arange(config.max_pictures), torch.arange(side), torch.arange(side), indexing="ij"
@@ -240,8 +249,16 @@ class Image(Modality):
         return self.project(self._standard(fields))  # type: ignore[no-any-return]
 
     def positions(self, fields: Fields) -> Tensor:
-        where = self.rows(fields["row"]) + self.columns(fields["column"])
-        return where + self.pictures(fields["picture"])  # type: ignore[no-any-return]
+        if self.config.places == "sincos":
+            place = sincos(torch.stack([fields["row"], fields["column"]], 1), self.pictures.embedding_dim)
+        else:
+            place = self.rows(fields["row"]) + self.columns(fields["column"])
+        return place + self.pictures(fields["picture"])  # type: ignore[no-any-return]
+
+    def coordinates(self, fields: Fields) -> Tensor:
+        """(K, 2), row and column; (K, 3) with the number of the picture first where a cell may hold several."""
+        axes = ["row", "column"] if self.config.max_pictures == 1 else ["picture", "row", "column"]
+        return torch.stack([fields[name] for name in axes], 1)
 
     def target(self, fields: Fields) -> Tensor:
         """Standardised pixels (K, 3 * patch^2), float32; per patch and over its channels where `norm_target`."""
@@ -249,8 +266,7 @@ class Image(Modality):
             return self._standard(fields)
         levels = fields["patches"].float()
         variance, mean = torch.var_mean(levels, dim=-1, keepdim=True)
-        # one level is the noise of 8 bits: an even patch stays near zero instead of showing its noise
-        return (levels - mean) / (variance + 1.0).sqrt()
+        return (levels - mean) / (variance + self.config.norm_floor).sqrt()
 
     def _standard(self, fields: Fields) -> Tensor:
         return (fields["patches"].float() - self.mean) / self.spread

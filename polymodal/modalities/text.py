@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from polymodal.modalities import _pieces
 from polymodal.modalities._pieces import Pieces
 from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import MediaError
 
@@ -30,6 +31,7 @@ class TextConfig(ModalityConfig):
         lower: ignore case.
         compatible: NFKC rather than NFC.
         drop_words: augmentation: chance of each word to be left out.
+        places: learned vectors of places, or the fixed sines and cosines of Vaswani et al. ("sincos").
         words_as_unit: hide whole words; False: each piece for itself.
     """
 
@@ -40,6 +42,7 @@ class TextConfig(ModalityConfig):
     lower: bool = True
     compatible: bool = True
     drop_words: float = Field(0.1, ge=0, lt=1)
+    places: Literal["learned", "sincos"] = "learned"
     words_as_unit: bool = True
 
     def fit(self, values: Iterable[Any]) -> Fitted:
@@ -72,7 +75,7 @@ class Text(Modality):
         super().__init__()
         self.config, self.pieces = config, pieces
         self.content = _pieces.embedding(pieces.size, width)
-        self.place = _pieces.embedding(config.max_tokens, width)
+        self.place = _pieces.embedding(config.max_tokens, width) if config.places == "learned" else None
         self.start = _pieces.embedding(2, width)
 
     def decode(self, source: Any) -> str:
@@ -130,8 +133,10 @@ class Text(Modality):
 
     def positions(self, fields: Fields) -> Tensor:
         """Place in the text, and whether a word begins here: a hidden piece keeps both."""
-        places: Tensor = self.place(fields["position"])
         starts: Tensor = self.start(fields["start"])
+        if self.place is None:
+            return starts + sincos(fields["position"][:, None], starts.shape[1])
+        places: Tensor = self.place(fields["position"])
         return places + starts
 
     def target(self, fields: Fields) -> Tensor:
