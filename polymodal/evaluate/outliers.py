@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,7 @@ def auroc(known: npt.ArrayLike, strange: npt.ArrayLike) -> float:
     one, two = np.asarray(known, np.float64).ravel(), np.asarray(strange, np.float64).ravel()
     if not len(one) or not len(two) or np.isnan(one).any() or np.isnan(two).any():
         raise BadInput("scores", "at least one of each, no NaN", f"{len(one)} and {len(two)}")
-    values: npt.NDArray[Any]
-    values, at, count = np.unique(np.concatenate([one, two]), return_inverse=True, return_counts=True)
+    _, at, count = np.unique(np.concatenate([one, two]), return_inverse=True, return_counts=True)
     midrank = np.cumsum(count) - (count - 1) / 2
     rank = float(midrank[at[len(one) :]].sum())
     return (rank - len(two) * (len(two) + 1) / 2) / (len(one) * len(two))

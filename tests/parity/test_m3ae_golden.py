@@ -36,7 +36,7 @@ def golden():
     return json.loads(GOLDEN.read_text())
 
 
-# -- the tiny model: 8 wide, 2 + 1 layers, 4 patches of 12 numbers, 6 tokens of a vocabulary of 11 -----------------------
+# -- the tiny model: 8 wide, 2 + 1 layers, 4 patches of 12 numbers, 6 tokens of a vocabulary of 11 ------------------
 
 EPS = 1e-5
 STACK = {"activation": "gelu_tanh", "eps": 1e-6}
