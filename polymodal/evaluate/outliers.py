@@ -52,7 +52,8 @@ class Mahalanobis:
         np.add.at(means, at, z)
         means /= count[:, None]
         off = z - means[at]
-        return cls(means, np.linalg.pinv(off.T @ off / len(z), hermitian=True))
+        inverse: Floats = np.asarray(np.linalg.pinv(off.T @ off / len(z), hermitian=True), np.float64)
+        return cls(means, inverse)
 
     def score(self, vectors: npt.ArrayLike) -> Floats:
         """s of each vector: (n, E) -> (n,), 0 at a mean, greater for strangers."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polymodal.media import MEDIA_ERRORS, MediaLimits, open_container, read_source, seconds_of
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -211,6 +211,12 @@ class Audio(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """float16 (T, n_mels)."""
+        frames = question.fields["frames"].float().clone()
+        frames[question.hidden] = prediction.float().cpu() * self.spread.cpu() + self.mean.cpu()
+        return Guess(frames.reshape(-1, self.config.n_mels).numpy().astype(np.float16))
 
 
 # -- from samples to log-mel ------------------------------------------------------------------------------------------

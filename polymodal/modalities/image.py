@@ -30,7 +30,7 @@ from polymodal.media import (
     read_source,
     sniff,
 )
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
@@ -281,6 +281,18 @@ class Image(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """uint8 (P, size, size, 3). Where targets are normalised by patch (`norm_target`), a hidden patch takes the
+        mean and spread of the average visible one, or of the catalogue."""
+        size, patch, levels = self.config.size, self.config.patch, question.fields["patches"].float()
+        mean, spread, known = self.mean, self.spread, levels[~question.hidden]
+        if self.config.norm_target and len(known):
+            mean, spread = known.mean(), known.std(1).mean()
+        levels[question.hidden] = prediction.float().cpu() * spread.cpu() + mean.cpu()
+        whole = levels.round().clamp(0, 255).to(torch.uint8).numpy()
+        blocks = whole.reshape(-1, size // patch, size // patch, patch, patch, 3).swapaxes(2, 3)
+        return Guess(blocks.reshape(-1, size, size, 3))
 
 
 # -- reading one picture --------------------------------------------------------------------------------------------

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from polymodal.modalities import _pieces
 from polymodal.modalities._pieces import Pieces
-from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question
 from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import MediaError
 
 __all__ = ["Text", "TextConfig"]
+
+_ASKED = 8
 
 
 class TextConfig(ModalityConfig):
@@ -150,3 +152,23 @@ class Text(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Cross entropy in nats; ln(vocabulary) for a head that knows nothing."""
         return F.cross_entropy(prediction.float(), target[:, 0].long(), reduction="none")
+
+    def ask(self, value: str | None, part: str | None = None) -> list[Question]:
+        """A text of eight unknown words of one piece each: how long it would be, nobody knows."""
+        count = min(_ASKED, self.config.max_tokens)
+        place, zero = torch.arange(count), torch.zeros(count, dtype=torch.long)
+        fields = {"id": zero, "position": place, "start": zero + 1, "unit": place}
+        return [Question(fields, torch.ones(count, dtype=torch.bool))]
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """The text, each unknown piece the likeliest in its place whatever the others are."""
+        ids = question.fields["id"].clone()
+        best, choices = self.pieces.likeliest(prediction)
+        ids[question.hidden] = torch.tensor(best, dtype=torch.long)
+        words: list[list[int]] = []
+        for piece, start in zip(ids.tolist(), question.fields["start"].tolist(), strict=True):
+            if start or not words:
+                words.append([])
+            words[-1].append(piece)
+        confidence, score = _pieces.surest(choices)
+        return Guess(" ".join(self.pieces.decode(word) for word in words), confidence, choices, score)

@@ -26,7 +26,7 @@ from polymodal.media import (
     read_source,
     seconds_of,
 )
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -259,6 +259,21 @@ class Video(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """uint8 (F, size, size, 3); hidden tubes as in `Image.answer`."""
+        config, levels = self.config, question.fields["tubes"].float()
+        mean, spread, known = self.mean, self.spread, levels[~question.hidden]
+        if config.norm_target and len(known):
+            mean, spread = known.mean(), known.std(1).mean()
+        levels[question.hidden] = prediction.float().cpu() * spread.cpu() + mean.cpu()
+        whole, side, patch = (
+            levels.round().clamp(0, 255).to(torch.uint8).numpy(),
+            config.size // config.patch,
+            config.patch,
+        )
+        blocks = whole.reshape(-1, side, side, config.tube, patch, patch, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+        return Guess(blocks.reshape(-1, config.size, config.size, 3))
 
 
 # -- reading frames ---------------------------------------------------------------------------------------------------
