@@ -203,3 +203,19 @@ def test_examples_of_words_come_back_as_text():
         assert modality.answer(Question(fields, hidden), logits).value.replace(" ", "") == value.lower().replace(
             " ", ""
         )
+
+
+def test_how_long_a_value_is_comes_from_the_catalogue():
+    """Two questions for words of one or two pieces, each with the share of values of that length as its prior."""
+    config = MODALITY_CONFIGS["table"](vocabulary=300)
+    rows = [(("tone", "q"),)] * 3 + [(("tone", "qz"),)] + [(("price", 4.0),)]
+    modality = config.build(16, config.fit(rows))
+    assert [len(modality.pieces.encode(word, 6)[0]) for word in ("q", "qz")] == [1, 2]
+    forms = modality.ask(None, "tone")
+    shares = {int(form.hidden.sum()): np.exp(form.prior) for form in forms}
+    assert shares == {1: pytest.approx(0.75), 2: pytest.approx(0.25)}
+    logits = torch.zeros(int(forms[0].hidden.sum()), modality.pieces.size + 1)
+    guess = modality.answer(forms[0], logits)
+    assert guess.score == pytest.approx(forms[0].prior + sum(np.log(guess.confidence)), abs=1e-5)
+    assert [int(form.hidden.sum()) for form in modality.ask(None, "price")] == [1]
+    assert [int(form.hidden.sum()) for form in modality.ask(None, "never seen")] == [1]
