@@ -45,7 +45,7 @@ class Completer:
         recipe: they were trained by.
 
     Raises:
-        BadInput: an objective that cannot predict a hidden modality (M3AE can).
+        BadInput: an objective that cannot predict hidden tokens. M3AE is made for it; SCALE can, less well.
 
     What comes out is a guess: continuous parts are means over what would be possible, so pictures are blurred, and the
     words of a text are chosen each for itself.
@@ -54,7 +54,10 @@ class Completer:
     def __init__(self, model: Model, objective: torch.nn.Module, recipe: Recipe) -> None:
         if not isinstance(objective, Predicts):
             raise BadInput(
-                "run", "a run whose objective reconstructs (m3ae)", recipe.objective.kind, "polymodal train m3ae DATA"
+                "run",
+                "a run whose objective reconstructs",
+                recipe.objective.kind,
+                "Train one: polymodal train m3ae DATA",
             )
         self.network, self.recipe = model.eval(), recipe
         objective.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from polymodal import presence
@@ -72,6 +72,12 @@ class M3AEConfig(ObjectiveConfig):
     heads: Literal["modality", "linear"] = "modality"
     vectors: bool = True
     bottleneck: float = Field(0.25, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> M3AEConfig:
+        if self.slots and (self.shares != "fixed" or set(self.slots) & set(self.units)):
+            raise ValueError("slots draws padding too, as the release does; it has neither units nor Dirichlet shares")
+        return self
 
     def build(self, model: Model) -> M3AE:
         """The objective for `model`, which may have any stages; the paper's has a trunk alone."""

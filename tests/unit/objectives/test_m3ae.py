@@ -247,6 +247,12 @@ def test_weights_and_ratios_are_by_name(model, batch):
     assert found.weights["masked/image"] == 1.0
 
 
+def test_padding_in_the_draw_has_no_variants():
+    for fields in ({"shares": "dirichlet"}, {"units": ("text",)}):
+        with pytest.raises(BadInput, match="slots"):
+            M3AEConfig.parse({"slots": {"text": 8}, **fields})
+
+
 @pytest.mark.parametrize("field", ["ratios", "weights", "slots"])
 def test_a_name_that_is_no_modality_is_refused(model, field):
     with pytest.raises(BadInput, match="Did you mean 'image'"):
