@@ -23,6 +23,8 @@ _PAPER |= {"large": (1024, 24, 16), "huge": (1280, 32, 16)}
 _INPUT: dict[str, dict[str, Any]] = {
     "image": {"size": 256, "margin": 0, "max_pictures": 1, "min_area": 0.2, "colour": 0.0, "places": "sincos"},
     "text": {"vocabulary": 30522, "max_tokens": 64, "drop_words": 0.0, "words_as_unit": False, "places": "sincos"},
+    "video": {"places": "sincos"},
+    "audio": {"places": "sincos"},
 }
 
 

@@ -2,10 +2,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import FIVE, build_model, gradients, make_batch, pad, select
+from support import (
+    FIVE,
+    MODALITY_CONFIGS,
+    STAGE_ORDERS,
+    build_model,
+    example_values,
+    garbage,
+    gradients,
+    make_batch,
+    pad,
+    select,
+)
 
 from polymodal import presence
 from polymodal.nn.blocks import metered
+from polymodal.nn.positions import sincos
 from polymodal.objectives.m3ae import M3AEConfig
 from polymodal.tensors import Batch, Cells
 from polymodal.types import BadInput
@@ -245,6 +257,40 @@ def test_weights_and_ratios_are_by_name(model, batch):
     assert int(found.terms["masked/image"].count) == 0
     assert found.weights["masked/text"] == 0.5
     assert found.weights["masked/image"] == 1.0
+
+
+@pytest.mark.parametrize("stages", STAGE_ORDERS, ids="+".join)
+def test_variants_keep_the_properties_of_absence(stages):
+    """Dirichlet shares, units, fixed places and linear heads: never read, and deletion (the contract tests run over the
+    defaults)."""
+    model = build_model(FIVE, stages)
+    batch = make_batch(model, ROWS)
+    variant = {"shares": "dirichlet", "units": ("table", "video", "text"), "places": "sincos", "heads": "linear"}
+    objective = build(model, **variant)
+    clean, terms = gradients(model, objective, batch)
+    dirty, again = gradients(model, objective, garbage(batch, 1))
+    assert again == terms
+    assert all(torch.equal(clean[name], dirty[name]) for name in clean)
+    for name, (value, count) in terms.items():
+        rows = [at for at, row in enumerate(ROWS) if name.partition("/")[2] in row]
+        fewer = losses(objective, model, select(batch, rows), 3).terms[name]
+        assert int(fewer.count) == count
+        assert float(fewer.value) == pytest.approx(value, abs=2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "video", "audio"])
+def test_fixed_places_are_functions_of_the_coordinates(kind):
+    config = MODALITY_CONFIGS[kind](places="sincos")
+    torch.manual_seed(0)
+    modality = config.build(48, config.fit(example_values(kind)))
+    fields = modality.preprocess(modality.example(1))
+    given = {"image": ("picture",), "text": ("start",)}.get(kind, ())
+    for name in given:  # what is not a coordinate stays learned
+        fields = {**fields, name: torch.zeros_like(fields[name])}
+    axes = [fields[n] for n in ("time", "row", "column", "position") if n in fields]
+    places = modality.positions(fields) - (modality.positions({**fields, **{n: f * 0 for n, f in fields.items()}}))[0]
+    code = sincos(torch.stack(axes, 1), 48)
+    assert torch.allclose(places, code - sincos(torch.zeros(1, len(axes)), 48), atol=1e-5)
 
 
 def test_padding_in_the_draw_has_no_variants():
