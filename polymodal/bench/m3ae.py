@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,11 +81,17 @@ _CONTROLS = ("untrained model", "raw pixels (16 x 16)", "most frequent category"
 
 @dataclass(frozen=True)
 class Size:
-    """Items of the generated catalogue, training steps, items of a step. `--set items=...` and so on change them."""
+    """Items of the generated catalogue, training steps, items of a step, and which of the three questions to answer."""
 
     items: int = 1500
     steps: int = 400
     batch: int = 64
+    tables: tuple[str, ...] = ("ratio", "captions", "pairing")
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms that the tables need."""
+        return tuple(arm for arm in ARMS if any(arm.table == t or arm.name in _SHARED.get(t, {}) for t in self.tables))
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,10 @@ def run(options: Options) -> Result:
     embedded by picture alone.
 
     Args:
-        options: `settings` may hold items, steps and batch.
+        options: `settings` may hold items, steps, batch, and tables ("ratio", "captions", "pairing", with commas).
 
     Raises:
-        BadInput: another setting.
+        BadInput: another setting, another table.
 
     Source: Geng et al. 2022 (M3AE), figures 3 and 5: linear probe on ImageNet after CC12M; 75 % is best there, 10 % of
         the captions give more than half of the gain.
@@ -136,9 +141,9 @@ def run(options: Options) -> Result:
     """
     size = _sized(options)
     scores = [_repetition(seed, size, options) for seed in options.seeds]
-    tables = tuple(_table(name, scores) for name in _TITLES)
+    tables = tuple(_table(name, scores) for name in size.tables)
     settings = {"items": size.items, "steps": size.steps, "batch": size.batch, "seeds": list(options.seeds)}
-    settings |= {"quick": options.quick, "label": _LABEL}
+    settings |= {"quick": options.quick, "label": _LABEL, "tables": list(size.tables)}
     question = "Does M3AE learn from titles to see in pictures what category an item is of, and from how many of them?"
     return Result("m3ae", question, tables, _findings(scores), settings=settings)
 
@@ -146,9 +151,13 @@ def run(options: Options) -> Result:
 def _sized(options: Options) -> Size:
     size = Size(items=150, steps=3, batch=16) if options.quick else Size()
     for name, value in options.settings.items():
-        if name not in ("items", "steps", "batch"):
-            raise BadInput("settings", "items, steps or batch", repr(name))
-        size = replace(size, **{name: int(value)})
+        if name == "tables" and set(value.split(",")) <= set(_TITLES):
+            size = replace(size, tables=tuple(value.split(",")))
+        elif name in ("items", "steps", "batch"):
+            counts: dict[str, Any] = {name: int(value)}
+            size = replace(size, **counts)
+        else:
+            raise BadInput("settings", f"items, steps, batch or tables={','.join(_TITLES)}", f"{name}={value}")
     return size
 
 
@@ -156,7 +165,7 @@ def _repetition(seed: int, size: Size, options: Options) -> dict[str, dict[str, 
     """Arm or control -> {"linear", "k-NN"}; finished arms of an earlier call are taken from `options.out`."""
     kept = None if options.out is None else options.out / f"m3ae-{seed}-{size.items}-{size.steps}-{size.batch}.json"
     done: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
-    arms = [arm for arm in ARMS if arm.name not in done]
+    arms = [arm for arm in size.arms if arm.name not in done]
     if not arms and all(name in done for name in _CONTROLS):
         return done
     with tempfile.TemporaryDirectory(prefix="polymodal-bench-") as folder:
@@ -288,29 +297,50 @@ def _table(table: str, scores: Sequence[Mapping[str, Mapping[str, float]]]) -> T
 
 
 def _findings(scores: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple[str, ...]:
-    def linear(name: str) -> float:
-        return over_seeds([s[name]["linear"] for s in scores]).mean
-
-    def change(one: str, other: str) -> str:
-        """Difference of the linear probes, seed by seed."""
-        cell = over_seeds([s[one]["linear"] - s[other]["linear"] for s in scores])
-        return f"{cell.mean:+.3f}" if cell.n < 2 else f"{cell.mean:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]"
-
+    """What follows from the arms that there are."""
     ratios = [arm.name for arm in ARMS if arm.table == "ratio"]
-    best = max(ratios, key=linear)
-    whole, none, tenth = "75% of the text hidden", "0% of the items have a text", "10% of the items have a text"
-    gain, part = linear(whole) - linear(none), linear(tenth) - linear(none)
-    share = f"{part / gain:.0%} of it" if gain > 0 and not math.isclose(gain, 0) else "no gain to have a part of"
+    none, tenth, whole = "0% of the items have a text", "10% of the items have a text", "75% of the text hidden"
     apart = next(arm.name for arm in ARMS if not arm.paired and arm.captions == 1)
     bare = next(arm.name for arm in ARMS if arm.fields)
-    return (
-        f"Best text ratio by linear probe: {best} ({linear(best):.3f}); 75 % has {linear(whole):.3f}. M3AE's figure 5: "
-        "75 %.",
-        f"Titles for all items against none: {change(whole, none)}; a tenth of them: {change(tenth, none)}, {share}. "
-        "M3AE's figure 3: 10 % of the captions give 57 % of the gain.",
-        f"The same titles in rows of their own against beside their pictures: {change(apart, whole)}.",
-        f"Titles in rows of their own against no titles: {change(apart, none)}.",
-        f"Without a vector for the decoder to read (as in the paper) against with it: {change(bare, whole)}.",
-        f"Trained on all titles against raw pixels: {change(whole, 'raw pixels (16 x 16)')}; against the untrained "
-        f"model: {change(whole, 'untrained model')}.",
-    )
+    pixels, untrained = "raw pixels (16 x 16)", "untrained model"
+    said: list[tuple[Sequence[str], Callable[[], str]]] = [
+        (ratios, lambda: f"Best text ratio by linear probe: {_best(scores, ratios)}. M3AE's figure 5: 75%."),
+        ([none, whole], lambda: f"Titles for all items against none: {_change(scores, whole, none)}."),
+        (
+            [none, tenth, whole],
+            lambda: (
+                f"Titles for a tenth of the items against none: {_change(scores, tenth, none)}"
+                f"{_part(scores, tenth, whole, none)}. M3AE's figure 3: 57% of the whole gain."
+            ),
+        ),
+        ([apart, whole], lambda: f"Titles in rows of their own against paired: {_change(scores, apart, whole)}."),
+        ([apart, none], lambda: f"Titles in rows of their own against no titles: {_change(scores, apart, none)}."),
+        (
+            [bare, whole],
+            lambda: f"No vector for the decoder to read (the paper) against ours: {_change(scores, bare, whole)}.",
+        ),
+        ([whole], lambda: f"All titles against raw pixels: {_change(scores, whole, pixels)}."),
+        ([whole], lambda: f"All titles against the untrained model: {_change(scores, whole, untrained)}."),
+    ]
+    return tuple(text() for needed, text in said if all(name in s for s in scores for name in needed))
+
+
+def _linear(scores: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> float:
+    return over_seeds([s[name]["linear"] for s in scores]).mean
+
+
+def _best(scores: Sequence[Mapping[str, Mapping[str, float]]], names: Sequence[str]) -> str:
+    best = max(names, key=lambda name: _linear(scores, name))
+    return f"{best} ({', '.join(f'{_linear(scores, name):.3f}' for name in names)} in the order of the table)"
+
+
+def _change(scores: Sequence[Mapping[str, Mapping[str, float]]], one: str, other: str) -> str:
+    """Difference of the linear probes, seed by seed."""
+    cell = over_seeds([s[one]["linear"] - s[other]["linear"] for s in scores])
+    return f"{cell.mean:+.3f}" if cell.n < 2 else f"{cell.mean:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]"
+
+
+def _part(scores: Sequence[Mapping[str, Mapping[str, float]]], some: str, whole: str, none: str) -> str:
+    """What share of the whole gain some titles bring, where there is a gain."""
+    gain, part = _linear(scores, whole) - _linear(scores, none), _linear(scores, some) - _linear(scores, none)
+    return f", {part / gain:.0%} of what all titles bring" if gain > 0.005 else ""

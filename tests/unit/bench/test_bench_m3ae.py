@@ -67,13 +67,26 @@ def test_findings_follow_from_the_figures(monkeypatch):
     result = m3ae.run(Options(seeds=(0, 1)))
     text = result.to_markdown()
     assert "Best text ratio by linear probe: 50%" in text
-    assert "against none: +0.200 [+0.200, +0.200]; a tenth of them: +0.050" in text
-    assert "25% of it" in text
+    assert "all items against none: +0.200 [+0.200, +0.200]" in text
+    assert "+0.050 [+0.050, +0.050], 25% of what all titles bring" in text
     assert "| 100% of the items have a text | 0.600" in text
     assert text.count("raw pixels (16 x 16) |") == 3
     json.dumps(result.to_json())
 
 
-def test_an_unknown_setting_is_refused():
-    with pytest.raises(BadInput, match="items, steps or batch"):
-        m3ae.run(Options(settings={"epochs": "3"}))
+def test_one_question_needs_its_own_arms_only(monkeypatch):
+    size = m3ae._sized(Options(settings={"tables": "captions"}))
+    names = {arm.name for arm in size.arms}
+    assert names == {"75% of the text hidden", *(f"{c}% of the items have a text" for c in (0, 10, 30))}
+    scores = {name: {"linear": 0.4, "k-NN": 0.3} for name in names | set(m3ae._CONTROLS)}
+    monkeypatch.setattr(m3ae, "_repetition", lambda *_: scores)
+    result = m3ae.run(Options(seeds=(0,), settings={"tables": "captions"}))
+    assert len(result.tables) == 1
+    assert result.findings
+    assert not [text for text in result.findings if "ratio" in text or "rows of their own" in text or "of what" in text]
+
+
+@pytest.mark.parametrize("settings", [{"epochs": "3"}, {"tables": "ratio,paring"}])
+def test_an_unknown_setting_is_refused(settings):
+    with pytest.raises(BadInput, match="items, steps, batch or tables"):
+        m3ae.run(Options(settings=settings))
