@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,10 +27,39 @@ from torch import Tensor, nn
 from polymodal.config import Config
 from polymodal.tensors import Fields
 
-__all__ = ["Fitted", "Modality", "ModalityConfig", "standardise"]
+__all__ = ["Fitted", "Guess", "Modality", "ModalityConfig", "Question", "standardise"]
 
 # what a modality learnt from the catalogue before training (vocabulary, mean and spread), as JSON
 Fitted = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A cell with something to fill in: fields of N tokens, and which of them are unknown, (N,) bool. What the fields
+    say of the content of an unknown token is never read. `prior` is the log-probability of this form of the question
+    among others (how many pieces a word has)."""
+
+    fields: Fields
+    hidden: Tensor
+    prior: float = 0.0
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a decoder says of the unknown tokens of a cell.
+
+    Args:
+        value: the cell as `decode` would return it, known tokens kept; of a part that was asked for by name, its value.
+        confidence: probability of the chosen symbol of each unknown token; None where the target is continuous.
+        choices: the likeliest symbols of each unknown token with their probabilities, best first.
+        score: sum of the log-probabilities of the chosen symbols, and the prior of the question; 0 for continuous
+            targets. It compares forms of one question.
+    """
+
+    value: Any
+    confidence: tuple[float, ...] | None = None
+    choices: tuple[tuple[tuple[str, float], ...], ...] = ()
+    score: float = 0.0
 
 
 class ModalityConfig(Config):
@@ -105,6 +135,16 @@ class Modality(nn.Module, ABC):
         """
         return self.positions(fields)
 
+    def coordinates(self, fields: Fields) -> Tensor | None:
+        """Where the tokens stand on a grid, (K, n) of n = 1 to 3 axes; None where places are no numbers.
+
+        A decoder that knows places by a fixed code reads it. The default takes the fields `time`, `row` and `column`,
+        else `position`.
+        """
+        axes = [fields[name] for name in ("time", "row", "column") if name in fields]
+        axes = axes or [fields[name] for name in ("position",) if name in fields]
+        return torch.stack(axes, 1) if axes else None
+
     @abstractmethod
     def target(self, fields: Fields) -> Tensor:
         """What a hidden token is to be predicted as: (K, ...) -> (K, T), continuous targets standardised."""
@@ -116,6 +156,24 @@ class Modality(nn.Module, ABC):
     @abstractmethod
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Loss of each token, (K,), in float32; about 1 for an untrained continuous head."""
+
+    def parts(self) -> tuple[str, ...]:
+        """What can be asked for by name (a table: its attributes); () where a cell is asked for as a whole."""
+        return ()
+
+    def ask(self, value: Any | None, part: str | None = None) -> list[Question]:
+        """The forms of the question what a cell says, or what `part` of it is; the guess of the best score is taken.
+
+        Args:
+            value: decoded, what is known of the cell; None where it is absent.
+            part: one of `parts()`; None for the whole cell.
+        """
+        fields = self.blank()
+        return [Question(fields, torch.ones(len(next(iter(fields.values()))), dtype=torch.bool))]
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """What a head's prediction (H, ...) for the H unknown tokens means."""
+        raise NotImplementedError(f"{type(self).__name__} cannot say what a prediction means")
 
     def overlap(self, fields: Fields) -> Tensor | None:
         """Which tokens hide together. Fields (B, N, ...) -> (B, N, N) bool, True where hiding i must hide j.

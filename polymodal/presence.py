@@ -16,6 +16,7 @@ from torch import Tensor
 from polymodal.tensors import Batch, Cells, Embedded, Fields, Parts, Term, Tokens
 
 __all__ = [
+    "at_least_one",
     "attention_mask",
     "average",
     "clean",
@@ -25,10 +26,13 @@ __all__ = [
     "hide",
     "join",
     "keep_only",
+    "leads",
     "masked_mean",
     "pool",
     "restrict",
+    "reveal",
     "scatter",
+    "show",
     "split",
 ]
 
@@ -140,6 +144,66 @@ def hide(valid: Tensor, ratio: float, draws: Tensor, overlap: Tensor | None = No
     tied = overlap & valid[:, None, :] & valid[:, :, None]
     drawn = valid & (draws.gather(1, tied.int().argmax(-1)) < ratio)
     return valid & (tied & drawn[:, :, None]).any(1)
+
+
+def show(valid: Tensor, count: Tensor, draws: Tensor, overlap: Tensor | None = None) -> Tensor:
+    """Which tokens stay visible, (B, N) bool: of every row exactly `count`, those with the smallest draws.
+
+    Args:
+        valid: (B, N) bool.
+        count: (B,) int64, of tokens, or of sets of tied tokens (`leads`); what is more than valid changes nothing.
+        draws: (B, N) uniform in [0, 1).
+        overlap: (B, N, N) bool, as in `hide`: tied tokens are visible together, by the draw of the first of them.
+    """
+    if overlap is None:
+        return valid & (_rank(draws, valid) < count[:, None])
+    return valid & (_rank(draws, leads(valid, overlap)).gather(1, _first(valid, overlap)) < count[:, None])
+
+
+def leads(valid: Tensor, overlap: Tensor | None) -> Tensor:
+    """(B, N) bool: the first valid token of each set that hides together; every valid one where `overlap` is None."""
+    if overlap is None:
+        return valid
+    return valid & (_first(valid, overlap) == torch.arange(valid.shape[1], device=valid.device))
+
+
+def _first(valid: Tensor, overlap: Tensor) -> Tensor:
+    return (overlap & valid[:, None, :]).int().argmax(-1)
+
+
+def _rank(draws: Tensor, among: Tensor) -> Tensor:
+    return draws.masked_fill(~among, 2.0).argsort(stable=True, dim=1).argsort(1)
+
+
+def at_least_one(
+    visible: Mapping[str, Tensor], valid: Mapping[str, Tensor], draws: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """`visible` with the token of the smallest draw added to rows in which nothing at all is visible.
+
+    Args:
+        visible, valid, draws: modality -> (B, N) each, as in `show`.
+    """
+    if not visible:
+        return {}
+    none = ~torch.stack([mask.any(1) for mask in visible.values()]).any(0)
+    hidden = {name: draws[name].masked_fill(~valid[name], 2.0) for name in visible}
+    least = torch.stack([value.amin(1) for value in hidden.values()]).amin(0)
+    chosen = {name: none[:, None] & valid[name] & (hidden[name] == least[:, None]) for name in visible}
+    return {name: mask | chosen[name] for name, mask in visible.items()}
+
+
+def reveal(batch: Batch, visible: Mapping[str, Tensor]) -> Batch:
+    """The batch with the visible tokens only: a hidden token is one that is not there, so it costs nothing.
+
+    Args:
+        batch: B rows.
+        visible: modality -> (B, N) bool; a modality that is not named stays whole.
+    """
+    seen = {
+        name: Cells(cells.fields, cells.valid & visible[name]) if name in visible else cells
+        for name, cells in batch.cells.items()
+    }
+    return replace(batch, cells=seen)
 
 
 def attention_mask(valid: Tensor) -> Tensor:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from torch import nn
+from torch import Tensor, nn
 
 from polymodal.types import BadInput
 
-__all__ = ["LONGEST_PIECE", "RESERVED", "Pieces", "clean", "embedding", "keep_some", "symbol_head", "words"]
+__all__ = [
+    "LONGEST_PIECE",
+    "RESERVED",
+    "Choices",
+    "Pieces",
+    "clean",
+    "embedding",
+    "keep_some",
+    "surest",
+    "symbol_head",
+    "words",
+]
+
+# of each token the likeliest pieces with their probabilities
+Choices = tuple[tuple[tuple[str, float], ...], ...]
 
 # ids below this are ours and no text can produce them: 0 is the blank token, 1 stands for a number
 RESERVED = 2
@@ -111,6 +126,26 @@ class Pieces:
         encoding = self._tokenizer.encode(text[: 4 * LONGEST_PIECE * limit], add_special_tokens=False)
         ids = [RESERVED + number for number in encoding.ids[:limit]]
         return ids, [word or 0 for word in encoding.word_ids[:limit]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some pieces, joined; reserved ids and broken bytes say nothing."""
+        names = [self._tokenizer.id_to_token(i - RESERVED) for i in ids if i >= RESERVED]
+        return str(decoders.ByteLevel().decode([n for n in names if n is not None])).replace("�", "")
+
+    def likeliest(self, logits: Tensor, most: int = 5) -> tuple[list[int], Choices]:
+        """The best id of each row of logits (H, size), and its `most` likeliest pieces with their probabilities."""
+        scores = logits.float().cpu().clone()
+        scores[:, :RESERVED] = -torch.inf
+        values, at = scores.softmax(-1).topk(min(most, self.size - RESERVED))
+        pairs = zip(at.tolist(), values.tolist(), strict=True)
+        choices = tuple(tuple((self.decode([i]), p) for i, p in zip(*row, strict=True)) for row in pairs)
+        return at[:, 0].tolist() if len(at) else [], choices
+
+
+def surest(choices: Choices) -> tuple[tuple[float, ...], float]:
+    """The probability of each first choice, and the sum of their logarithms."""
+    confidence = tuple(row[0][1] for row in choices)
+    return confidence, sum(math.log(max(p, 1e-12)) for p in confidence)
 
 
 def _shortened(texts: Iterable[str]) -> Iterator[str]:

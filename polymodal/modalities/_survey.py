@@ -16,6 +16,9 @@ __all__ = ["Survey", "scale", "stable_number"]
 _NORMAL_SPREAD = 1 / 1.349
 
 
+_MOST_VALUES = 256
+
+
 class _Sample:
     """A uniform sample of a stream (algorithm R), the same for the same stream."""
 
@@ -37,6 +40,7 @@ class Survey:
 
     def __init__(self) -> None:
         self.numbers: dict[str, _Sample] = {}
+        self.words: dict[str, Counter[str]] = {}
         self._count: Counter[str] = Counter()
 
     def read(self, values: Iterable[Sequence[tuple[str, str | float]]]) -> Iterator[str]:
@@ -45,6 +49,10 @@ class Survey:
                 self._count[name] += 1
                 yield name
                 if isinstance(value, str):
+                    kept = self.words.setdefault(name, Counter())
+                    # free text has no values that come again; the first few hundred tell how long they are
+                    if value in kept or len(kept) < _MOST_VALUES:
+                        kept[value] += 1
                     yield value
                 else:
                     self.numbers.setdefault(name, _Sample(stable_number(name))).add(value)

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polymodal.media import MEDIA_ERRORS, MediaLimits, open_container, read_source, seconds_of
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
+from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -39,6 +40,7 @@ class AudioConfig(ModalityConfig):
         n_mels: mel bands from 0 to rate / 2.
         frames_per_token: windows of a token (8 x 20 ms = 0.16 s).
         max_tokens: longer sounds are cut, in training at a random place.
+        places: times by learned vectors, or by fixed sines and cosines ("sincos").
         crop: in training, at least this fraction of the sound is kept, from a random start.
         gain: in training, the level is changed by up to this many decibels.
         noise: spread of noise added to log-mel levels in training.
@@ -54,6 +56,7 @@ class AudioConfig(ModalityConfig):
     n_mels: int = Field(64, ge=4)
     frames_per_token: int = Field(8, ge=1)
     max_tokens: int = Field(76, ge=1)
+    places: Literal["learned", "sincos"] = "learned"
     crop: float = Field(0.8, gt=0, le=1)
     gain: float = Field(6.0, ge=0)
     noise: float = Field(0.1, ge=0)
@@ -97,8 +100,9 @@ class Audio(Modality):
             "spread", torch.tensor(fitted.get("spread", [4.0] * bands)).repeat(frames), persistent=False
         )
         self.project = nn.Linear(frames * bands, width)
-        self.times = nn.Embedding(config.max_tokens, width)
-        nn.init.normal_(self.times.weight, std=0.02)
+        if config.places == "learned":
+            self.times = nn.Embedding(config.max_tokens, width)
+            nn.init.normal_(self.times.weight, std=0.02)
         self._bank = mel_bank(config.rate, config.n_fft, bands)
 
     # -- loader side --------------------------------------------------------------------------------------------
@@ -195,6 +199,8 @@ class Audio(Modality):
         return self.project(self.target(fields))  # type: ignore[no-any-return]
 
     def positions(self, fields: Fields) -> Tensor:
+        if self.config.places == "sincos":
+            return sincos(fields["time"][:, None], self.project.out_features)
         return self.times(fields["time"])  # type: ignore[no-any-return]
 
     def target(self, fields: Fields) -> Tensor:
@@ -211,6 +217,12 @@ class Audio(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """float16 (T, n_mels)."""
+        frames = question.fields["frames"].float().clone()
+        frames[question.hidden] = prediction.float().cpu() * self.spread.cpu() + self.mean.cpu()
+        return Guess(frames.reshape(-1, self.config.n_mels).numpy().astype(np.float16))
 
 
 # -- from samples to log-mel ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -202,6 +202,15 @@ class Features(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error over the channels; 1 for a head that always says the mean."""
         return (prediction.float() - target.float()).square().mean(1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """(N, C) float32, in the units of the catalogue; boxes are places and are left as they were asked for."""
+        vectors = question.fields["vector"].float().clone()
+        vectors[question.hidden] = prediction.float().cpu()
+        value = vectors.numpy() * self._spread + self._mean
+        if "box" in question.fields:
+            value = np.concatenate([value, question.fields["box"][:, :4].numpy()], 1)
+        return Guess(value.astype(np.float32))
 
     def overlap(self, fields: Fields) -> Tensor | None:
         """Boxes with an intersection over union above `overlap` hide together; None without boxes."""

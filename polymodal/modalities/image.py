@@ -30,7 +30,8 @@ from polymodal.media import (
     read_source,
     sniff,
 )
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
+from polymodal.nn.positions import sincos
 from polymodal.nn.stem import ConvStem
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
@@ -69,7 +70,10 @@ class ImageConfig(ModalityConfig):
         colour: strength of brightness, contrast and saturation changes; 0 where colour decides.
         stem: how a patch becomes a token: "linear" as in ViT, or "conv", small convolutions beside the linear map, which
             learn shapes from fewer pictures (`nn.stem`).
+        places: rows and columns by learned vectors, or by the fixed sines and cosines of MAE ("sincos").
         norm_target: predict patches normalised by their own mean and spread (MAE) instead of the catalogue's.
+        norm_floor: added to a patch's variance then, in squared levels of 0..255. One level is the noise of 8 bits: an
+            even patch stays near zero instead of showing its noise. MAE's 1e-6 of standardised pixels is about 0.003.
         limits: what one file may cost.
     """
 
@@ -83,7 +87,9 @@ class ImageConfig(ModalityConfig):
     flip: float = Field(0.5, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
     stem: Literal["linear", "conv"] = "linear"
+    places: Literal["learned", "sincos"] = "learned"
     norm_target: bool = False
+    norm_floor: float = Field(1.0, ge=0)
     limits: MediaLimits = MediaLimits()
 
     @model_validator(mode="after")
@@ -132,9 +138,12 @@ class Image(Modality):
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
         self.stem = ConvStem(config.patch, 3, width) if config.stem == "conv" else None
-        self.rows, self.columns = nn.Embedding(side, width), nn.Embedding(side, width)
         self.pictures = nn.Embedding(config.max_pictures, width)
-        for table in (self.rows, self.columns, self.pictures):
+        tables = [self.pictures]
+        if config.places == "learned":
+            self.rows, self.columns = nn.Embedding(side, width), nn.Embedding(side, width)
+            tables += [self.rows, self.columns]
+        for table in tables:
             nn.init.normal_(table.weight, std=0.02)
         picture, row, column = torch.meshgrid(
             torch.arange(config.max_pictures), torch.arange(side), torch.arange(side), indexing="ij"
@@ -247,8 +256,16 @@ class Image(Modality):
         return plain if self.stem is None else plain + self.stem(pixels)
 
     def positions(self, fields: Fields) -> Tensor:
-        where = self.rows(fields["row"]) + self.columns(fields["column"])
-        return where + self.pictures(fields["picture"])  # type: ignore[no-any-return]
+        if self.config.places == "sincos":
+            place = sincos(torch.stack([fields["row"], fields["column"]], 1), self.pictures.embedding_dim)
+        else:
+            place = self.rows(fields["row"]) + self.columns(fields["column"])
+        return place + self.pictures(fields["picture"])  # type: ignore[no-any-return]
+
+    def coordinates(self, fields: Fields) -> Tensor:
+        """(K, 2), row and column; (K, 3) with the number of the picture first where a cell may hold several."""
+        axes = ["row", "column"] if self.config.max_pictures == 1 else ["picture", "row", "column"]
+        return torch.stack([fields[name] for name in axes], 1)
 
     def target(self, fields: Fields) -> Tensor:
         """Standardised pixels (K, 3 * patch^2), float32; per patch and over its channels where `norm_target`."""
@@ -256,8 +273,7 @@ class Image(Modality):
             return self._standard(fields)
         levels = fields["patches"].float()
         variance, mean = torch.var_mean(levels, dim=-1, keepdim=True)
-        # one level is the noise of 8 bits: an even patch stays near zero instead of showing its noise
-        return (levels - mean) / (variance + 1.0).sqrt()
+        return (levels - mean) / (variance + self.config.norm_floor).sqrt()
 
     def _standard(self, fields: Fields) -> Tensor:
         return (fields["patches"].float() - self.mean) / self.spread
@@ -272,6 +288,18 @@ class Image(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """uint8 (P, size, size, 3). Where targets are normalised by patch (`norm_target`), a hidden patch takes the
+        mean and spread of the average visible one, or of the catalogue."""
+        size, patch, levels = self.config.size, self.config.patch, question.fields["patches"].float()
+        mean, spread, known = self.mean, self.spread, levels[~question.hidden]
+        if self.config.norm_target and len(known):
+            mean, spread = known.mean(), known.std(1).mean()
+        levels[question.hidden] = prediction.float().cpu() * spread.cpu() + mean.cpu()
+        whole = levels.round().clamp(0, 255).to(torch.uint8).numpy()
+        blocks = whole.reshape(-1, size // patch, size // patch, patch, patch, 3).swapaxes(2, 3)
+        return Guess(blocks.reshape(-1, size, size, 3))
 
 
 # -- reading one picture --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from polymodal.modalities import _pieces
 from polymodal.modalities._pieces import Pieces
 from polymodal.modalities._survey import Survey, scale, stable_number
-from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -63,8 +63,9 @@ class TableConfig(ModalityConfig):
     def fit(self, values: Iterable[Any]) -> Fitted:
         """The tokenizer, the names by falling frequency, and a middle and a spread for the numbers of each name.
 
-        `{"tokenizer": JSON, "names": [...], "scales": [[middle, spread] or null, ...], "other": [middle, spread]}`.
-        One pass; a sample of at most 1,024 numbers a name is held.
+        `{"tokenizer": JSON, "names": [...], "scales": [[middle, spread] or null, ...], "other": [middle, spread],
+        "lengths": [[share of word values of one piece, two, ...], ...]}`.
+        One pass; a sample of at most 1,024 numbers and 256 different words a name is held.
         """
         survey = Survey()
         pieces = Pieces.train(survey.read(values), self.vocabulary)
@@ -73,6 +74,7 @@ class TableConfig(ModalityConfig):
             "tokenizer": pieces.dump(),
             "names": names,
             "scales": [scale(survey.numbers[name].kept) if name in survey.numbers else None for name in names],
+            "lengths": [_lengths(pieces, survey.words.get(name, {}), self.value_pieces) for name in names],
             "other": scale([math.asinh(x) for sample in survey.numbers.values() for x in sample.kept]),
         }
 
@@ -125,6 +127,7 @@ class Table(Modality):
         self._index = {name: at for at, name in enumerate(fitted["names"])}
         self._scales: list[Sequence[float] | None] = list(fitted["scales"])
         self._other: Sequence[float] = fitted["other"]
+        self._lengths: Sequence[Sequence[float]] = fitted.get("lengths", ())
         self._known: dict[tuple[str, int], list[int]] = {}
         self.content = _pieces.embedding(pieces.size, width)
         self.column = _pieces.embedding(len(self._index) + config.buckets, width)
@@ -292,11 +295,58 @@ class Table(Modality):
         numbers = F.smooth_l1_loss(prediction[:, -1], target[:, 1].float(), reduction="none")
         return torch.where(ids == _NUMBER_ID, numbers, words)
 
+    def parts(self) -> tuple[str, ...]:
+        """Names of attributes by falling frequency, as many as a row can have."""
+        return tuple(self._index)[: self.config.max_attributes]
+
+    def ask(self, value: Pairs | None, part: str | None = None) -> list[Question]:
+        """What the attribute `part` is, beside the other attributes of `value`: as a number where its values are
+        numbers, else as words of as many pieces as its values have."""
+        if part is None:
+            raise BadInput("names", "an attribute, as in 'table.colour'", "a whole table", f"Known: {self.parts()}.")
+        kept = self._most_common(tuple(p for p in value or () if p[0] != part))
+        others = tuple(kept)[: self.config.max_attributes - 1]
+        known = self.preprocess(others)
+        pieces, attribute = self._name(part)
+        at = self._index.get(part)
+        number = at is not None and self._scales[at] is not None
+        name = [(attribute, _NAME, offset, len(others)) for offset in range(len(pieces))]
+        forms = []
+        lengths = self._lengths[at] if not number and at is not None and at < len(self._lengths) else [1.0]
+        for count, share in enumerate(lengths, 1):
+            if not share:
+                continue
+            places = [*name, *((attribute, _VALUE, offset, len(others)) for offset in range(count))]
+            ids = [*pieces, *[_NUMBER_ID if number else 0] * count]
+            asked = _fields(ids, [0.0] * len(ids), places)
+            fields = {key: torch.cat([known[key], asked[key]]) for key in asked}
+            hidden = torch.arange(len(fields["id"])) >= len(fields["id"]) - count
+            forms.append(Question(fields, hidden, math.log(share)))
+        return forms
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """The value of the attribute that was asked for: a number, or words with the confidence of each piece."""
+        if bool(question.fields["numeric"][question.hidden].any()):
+            at = int(question.fields["attribute"][question.hidden][0])
+            middle, spread = self._scales[at] or self._other
+            return Guess(math.sinh(float(prediction[0, -1])) * spread + middle)
+        best, choices = self.pieces.likeliest(prediction[:, :-1])
+        confidence, score = _pieces.surest(choices)
+        return Guess(self.pieces.decode(best), confidence, choices, score + question.prior)
+
 
 def _order(pair: tuple[str, str | float]) -> tuple[str, bool, str | float]:
     """Names in order; under one name numbers before words, so that the order of the row leaves no trace."""
     name, value = pair
     return name, isinstance(value, str), value
+
+
+def _lengths(pieces: Pieces, values: Mapping[str, int], most: int) -> list[float]:
+    """Which share of `values` (word -> how often) has one piece, two, ... `most`; one piece where there is none."""
+    count = [0] * most
+    for value, times in values.items():
+        count[max(len(pieces.encode(value, most)[0]), 1) - 1] += times
+    return [c / max(sum(count), 1) for c in count] if values else [1.0]
 
 
 def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]]) -> Fields:

@@ -13,11 +13,14 @@ from torch.nn import functional as F
 
 from polymodal.modalities import _pieces
 from polymodal.modalities._pieces import Pieces
-from polymodal.modality import Fitted, Modality, ModalityConfig
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question
+from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import MediaError
 
 __all__ = ["Text", "TextConfig"]
+
+_ASKED = 8
 
 
 class TextConfig(ModalityConfig):
@@ -30,6 +33,7 @@ class TextConfig(ModalityConfig):
         lower: ignore case.
         compatible: NFKC rather than NFC.
         drop_words: augmentation: chance of each word to be left out.
+        places: learned vectors of places, or the fixed sines and cosines of Vaswani et al. ("sincos").
         words_as_unit: hide whole words; False: each piece for itself.
     """
 
@@ -40,6 +44,7 @@ class TextConfig(ModalityConfig):
     lower: bool = True
     compatible: bool = True
     drop_words: float = Field(0.1, ge=0, lt=1)
+    places: Literal["learned", "sincos"] = "learned"
     words_as_unit: bool = True
 
     def fit(self, values: Iterable[Any]) -> Fitted:
@@ -72,7 +77,7 @@ class Text(Modality):
         super().__init__()
         self.config, self.pieces = config, pieces
         self.content = _pieces.embedding(pieces.size, width)
-        self.place = _pieces.embedding(config.max_tokens, width)
+        self.place = _pieces.embedding(config.max_tokens, width) if config.places == "learned" else None
         self.start = _pieces.embedding(2, width)
 
     def decode(self, source: Any) -> str:
@@ -130,8 +135,10 @@ class Text(Modality):
 
     def positions(self, fields: Fields) -> Tensor:
         """Place in the text, and whether a word begins here: a hidden piece keeps both."""
-        places: Tensor = self.place(fields["position"])
         starts: Tensor = self.start(fields["start"])
+        if self.place is None:
+            return starts + sincos(fields["position"][:, None], starts.shape[1])
+        places: Tensor = self.place(fields["position"])
         return places + starts
 
     def target(self, fields: Fields) -> Tensor:
@@ -145,3 +152,23 @@ class Text(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Cross entropy in nats; ln(vocabulary) for a head that knows nothing."""
         return F.cross_entropy(prediction.float(), target[:, 0].long(), reduction="none")
+
+    def ask(self, value: str | None, part: str | None = None) -> list[Question]:
+        """A text of eight unknown words of one piece each: how long it would be, nobody knows."""
+        count = min(_ASKED, self.config.max_tokens)
+        place, zero = torch.arange(count), torch.zeros(count, dtype=torch.long)
+        fields = {"id": zero, "position": place, "start": zero + 1, "unit": place}
+        return [Question(fields, torch.ones(count, dtype=torch.bool))]
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """The text, each unknown piece the likeliest in its place whatever the others are."""
+        ids = question.fields["id"].clone()
+        best, choices = self.pieces.likeliest(prediction)
+        ids[question.hidden] = torch.tensor(best, dtype=torch.long)
+        words: list[list[int]] = []
+        for piece, start in zip(ids.tolist(), question.fields["start"].tolist(), strict=True):
+            if start or not words:
+                words.append([])
+            words[-1].append(piece)
+        confidence, score = _pieces.surest(choices)
+        return Guess(" ".join(self.pieces.decode(word) for word in words), confidence, choices, score)

@@ -26,7 +26,8 @@ from polymodal.media import (
     read_source,
     seconds_of,
 )
-from polymodal.modality import Fitted, Modality, ModalityConfig, standardise
+from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
+from polymodal.nn.positions import sincos
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -50,6 +51,7 @@ class VideoConfig(ModalityConfig):
         flip: probability of a horizontal flip of all frames; 0 because left and right differ in a movement.
         colour: strength of brightness, contrast and saturation changes.
         jitter: a frame may be replaced in training by one at most this many places away.
+        places: times, rows and columns by learned vectors, or by fixed sines and cosines ("sincos").
         norm_target: predict tubes normalised by their own mean and spread instead of the catalogue's.
         limits: what one file may cost.
     """
@@ -66,6 +68,7 @@ class VideoConfig(ModalityConfig):
     flip: float = Field(0.0, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
     jitter: int = Field(1, ge=0)
+    places: Literal["learned", "sincos"] = "learned"
     norm_target: bool = False
     limits: MediaLimits = MediaLimits(max_pixels=4096 * 2304)
 
@@ -115,9 +118,10 @@ class Video(Modality):
         self.register_buffer("mean", torch.tensor(fitted.get("mean", [127.5] * 3)).repeat(pixels), persistent=False)
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
-        self.times, self.rows, self.columns = (nn.Embedding(n, width) for n in (moments, side, side))
-        for table in (self.times, self.rows, self.columns):
-            nn.init.normal_(table.weight, std=0.02)
+        if config.places == "learned":
+            self.times, self.rows, self.columns = (nn.Embedding(n, width) for n in (moments, side, side))
+            for table in (self.times, self.rows, self.columns):
+                nn.init.normal_(table.weight, std=0.02)
         time, row, column = torch.meshgrid(torch.arange(moments), torch.arange(side), torch.arange(side), indexing="ij")
         self._where = {"time": time.flatten(), "row": row.flatten(), "column": column.flatten(), "unit": time.flatten()}
 
@@ -234,6 +238,8 @@ class Video(Modality):
         return self.project(self._standard(fields))  # type: ignore[no-any-return]
 
     def positions(self, fields: Fields) -> Tensor:
+        if self.config.places == "sincos":
+            return sincos(torch.stack([fields[n] for n in ("time", "row", "column")], 1), self.project.out_features)
         place = self.rows(fields["row"]) + self.columns(fields["column"])
         return place + self.times(fields["time"])  # type: ignore[no-any-return]
 
@@ -259,6 +265,21 @@ class Video(Modality):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each token, (K,), float32."""
         return (prediction.float() - target.float()).square().mean(-1)
+
+    def answer(self, question: Question, prediction: Tensor) -> Guess:
+        """uint8 (F, size, size, 3); hidden tubes as in `Image.answer`."""
+        config, levels = self.config, question.fields["tubes"].float()
+        mean, spread, known = self.mean, self.spread, levels[~question.hidden]
+        if config.norm_target and len(known):
+            mean, spread = known.mean(), known.std(1).mean()
+        levels[question.hidden] = prediction.float().cpu() * spread.cpu() + mean.cpu()
+        whole, side, patch = (
+            levels.round().clamp(0, 255).to(torch.uint8).numpy(),
+            config.size // config.patch,
+            config.patch,
+        )
+        blocks = whole.reshape(-1, side, side, config.tube, patch, patch, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+        return Guess(blocks.reshape(-1, config.size, config.size, 3))
 
 
 # -- reading frames ---------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class ConvStem(nn.Module):
         layers: list[nn.Module] = []
         side, into, filters = patch, channels, first
         while side > 2:
-            layers += [nn.Conv2d(into, filters, 3, stride=2, padding=1), nn.GELU()]
+            layers += [nn.Conv2d(into, filters, 3, stride=2, padding=1), nn.GroupNorm(1, filters), nn.GELU()]
             side, into, filters = (side + 1) // 2, filters, 2 * filters
         self.convolutions = nn.Sequential(*layers)
         self.last = nn.Linear(into * side * side, width)

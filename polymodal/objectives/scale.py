@@ -243,6 +243,21 @@ class Scale(Objective):
             terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance, weight, apply)
         return terms
 
+    def predict(self, model: Model, batch: Batch, visible: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality -> what its masked head says of its hidden tokens, (K, ...), row by row; all of them are masked.
+
+        A trunk trained on one hidden token in seven is asked for whole cells here, which it has not practised.
+        """
+
+        def masked(name: str, content: Tensor, cells: Cells) -> Tensor:
+            zero = self.config.corruption.get(name, Corruption()).vector == "zero"
+            mask = (torch.zeros_like(self.masks[name]) if zero else self.masks[name]).to(content.dtype)
+            return torch.where(visible[name][cells.valid][:, None], content, mask)
+
+        encoded = model.encode(model.tokenize(batch, masked))
+        parts = encoded.last if self.config.heads_input == "trunk" else model.unimodal(encoded)
+        return {name: self.heads[name](parts[name].x[parts[name].valid & ~shown]) for name, shown in visible.items()}
+
     # -- contrast ----------------------------------------------------------------------------------------------------
 
     def _harmonise(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polymodal import presence
-from polymodal.tensors import Batch, Embedded, Tokens
+from polymodal.tensors import Batch, Cells, Embedded, Tokens
 
 _SOME = st.integers(1, 6)
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -250,3 +250,44 @@ def test_split_undoes_join(valids):
     for name, tokens in parts.items():
         assert torch.equal(back[name].x, tokens.x)
         assert torch.equal(back[name].valid, tokens.valid)
+
+
+# -- what stays visible ----------------------------------------------------------------------------------------
+
+DRAWS = torch.tensor([[0.5, 0.1, 0.9, 0.3], [0.5, 0.1, 0.9, 0.3]])
+THERE = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0]], dtype=torch.bool)
+
+
+def test_show_takes_the_smallest_draws_of_what_is_there():
+    shown = presence.show(THERE, torch.tensor([2, 1]), DRAWS)
+    assert shown.tolist() == [[False, True, False, True], [True, False, False, False]]
+    assert not presence.show(THERE, torch.tensor([0, 0]), DRAWS).any()
+    assert torch.equal(presence.show(THERE, torch.tensor([9, 9]), DRAWS), THERE)
+
+
+def test_tied_tokens_are_shown_together_and_counted_once():
+    unit = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
+    overlap = unit[:, :, None] == unit[:, None, :]
+    assert presence.leads(THERE, overlap).tolist() == [[True, False, True, False], [True, False, True, False]]
+    assert torch.equal(presence.leads(THERE, None), THERE)
+    shown = presence.show(THERE, torch.tensor([1, 1]), DRAWS, overlap)
+    assert shown.tolist() == [[True, True, False, False], [True, False, False, False]]
+
+
+def test_a_row_with_nothing_visible_keeps_its_smallest_draw():
+    nothing = {"a": torch.zeros(2, 4, dtype=torch.bool), "b": torch.tensor([[0, 0], [1, 0]], dtype=torch.bool)}
+    valid = {"a": THERE, "b": torch.ones(2, 2, dtype=torch.bool)}
+    draws = {"a": DRAWS, "b": torch.tensor([[0.2, 0.6], [0.0, 0.0]])}
+    shown = presence.at_least_one(nothing, valid, draws)
+    assert shown["a"].tolist() == [[False, True, False, False], [False] * 4]
+    assert torch.equal(shown["b"], nothing["b"])
+    absent = {"a": torch.zeros(2, 4, dtype=torch.bool)}
+    assert not presence.at_least_one(absent, absent, {"a": DRAWS})["a"].any()
+    assert presence.at_least_one({}, {}, {}) == {}
+
+
+def test_reveal_takes_tokens_out_of_a_batch():
+    batch = Batch(("x", "y"), {"a": Cells({"v": DRAWS}, THERE), "b": Cells({"v": DRAWS}, THERE)})
+    seen = presence.reveal(batch, {"a": THERE & (DRAWS < 0.4)})
+    assert seen.cells["a"].packed()["v"].tolist() == pytest.approx([0.1, 0.3])
+    assert seen.cells["b"] is batch.cells["b"]

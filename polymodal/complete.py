@@ -1,0 +1,188 @@
+"""Completer: what a record lacks, as a trained decoder reconstructs it from what the record has.
+
+The decoder belongs to the objective, which is thrown away when a model is exported. A completer is therefore loaded
+from a **run directory**: it takes model and objective from the newest whole checkpoint there (the model's moving
+average where the run has one). `recipe.json`, `fitted.json` and one folder of `checkpoints/` are all that it needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from polymodal import presence
+from polymodal.catalogue.quarantine import decode_record
+from polymodal.config import nearest
+from polymodal.modality import Guess, Modality, Question
+from polymodal.model import Model
+from polymodal.recipe import Recipe, build_model
+from polymodal.tensors import Batch, Fields
+from polymodal.train.checkpoint import latest
+from polymodal.types import BadInput, MediaError, Record
+
+__all__ = ["Completer", "Predicts"]
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """An objective that can say what hidden tokens are."""
+
+    def predict(self, model: Model, batch: Batch, visible: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Modality -> predictions for its tokens that are valid and not visible, (K, ...), row by row."""
+
+
+class Completer:
+    """A trained model and its decoder.
+
+    Args:
+        model, objective: of one checkpoint.
+        recipe: they were trained by.
+
+    Raises:
+        BadInput: an objective that cannot predict hidden tokens. M3AE is made for it; SCALE can, less well.
+
+    What comes out is a guess: continuous parts are means over what would be possible, so pictures are blurred, and the
+    words of a text are chosen each for itself.
+    """
+
+    def __init__(self, model: Model, objective: torch.nn.Module, recipe: Recipe) -> None:
+        if not isinstance(objective, Predicts):
+            raise BadInput(
+                "run",
+                "a run whose objective reconstructs",
+                recipe.objective.kind,
+                "Train one: polymodal train m3ae DATA",
+            )
+        self.network, self.recipe = model.eval(), recipe
+        objective.eval()
+        self.objective: Predicts = objective
+
+    @classmethod
+    def load(cls, run: Path | str) -> Self:
+        """From a run directory.
+
+        Raises:
+            BadInput: no run directory, or one of an objective that cannot predict.
+            CorruptCheckpoint: it has no whole checkpoint.
+        """
+        run = Path(run)
+        if not (run / "recipe.json").is_file() or not (run / "checkpoints").is_dir():
+            raise BadInput("run", "a run directory with its checkpoints", run, "An exported model has no decoder.")
+        recipe = Recipe.parse(json.loads((run / "recipe.json").read_text()))
+        model = build_model(recipe, json.loads((run / "fitted.json").read_text()))
+        objective = recipe.objective.build(model)
+        found, _ = latest(run / "checkpoints")
+        model.load_state_dict({**found.tensors["model"], **found.tensors.get("average", {})})
+        objective.load_state_dict(found.tensors["objective"])
+        return cls(model, objective, recipe)
+
+    def complete(
+        self, record: Record, names: Collection[str] | None = None, hidden: Mapping[str, npt.ArrayLike] | None = None
+    ) -> dict[str, Guess]:
+        """What the record lacks.
+
+        Args:
+            record: with sources or decoded values; the modalities that the model does not know are not read.
+            names: modalities to reconstruct ("image"), or parts of one ("facts.colour"). A modality that the record has
+                is reconstructed as if it had not; a part takes the other parts of its cell into account. None:
+                every modality that the record lacks, a table by all attributes that are known.
+            hidden: modality -> (N,) bool over its tokens: those are taken to be unknown and filled in, the others kept.
+
+        Returns:
+            Name as asked for -> `Guess`.
+
+        Raises:
+            BadInput: an unknown name; a record that has nothing to conclude from.
+            MediaError: a cell that cannot be decoded.
+        """
+        known = self._decoded(record)
+        hidden = hidden or {}
+        asked = [(name, question) for name, mask in hidden.items() for question in self._masked(known, name, mask)]
+        if names is None and not hidden:
+            names = [n for m in self.network.names if m not in known for n in self._all(m)]
+        for name in names or ():
+            asked += [(name, question) for question in self._questions(known, name)]
+        if not asked:
+            return {}
+        best: dict[str, Guess] = {}
+        for name, guess in self._guesses(known, asked):
+            if name not in best or guess.score > best[name].score:
+                best[name] = guess
+        return best
+
+    def _decoded(self, record: Record) -> dict[str, Any]:
+        modalities = {name: self.network.modality(name) for name in self.network.names}
+        decoded, bad = decode_record(record, modalities, None)
+        if bad:
+            raise MediaError("unreadable", f"{bad[0].modality}: {bad[0].reason} {bad[0].detail}".rstrip())
+        return dict(decoded.values)
+
+    def _all(self, name: str) -> list[str]:
+        return [f"{name}.{part}" for part in self.network.modality(name).parts()] or [name]
+
+    def _split(self, name: str) -> tuple[str, str | None]:
+        """Modality and part. A modality's own name may have dots in it."""
+        for modality in self.network.names:
+            if name == modality:
+                return modality, None
+            if name.startswith(f"{modality}.") and self.network.modality(modality).parts():
+                return modality, name.removeprefix(f"{modality}.")
+        known = [n for m in self.network.names for n in (m, *self._all(m))]
+        raise BadInput("names", "modalities, or parts of them", repr(name), nearest(name, known))
+
+    def _questions(self, known: Mapping[str, Any], name: str) -> list[Question]:
+        modality, part = self._split(name)
+        return self.network.modality(modality).ask(known.get(modality), part)
+
+    def _masked(self, known: Mapping[str, Any], name: str, mask: npt.ArrayLike) -> list[Question]:
+        if name not in known:
+            raise BadInput("hidden", f"of {', '.join(known)}", repr(name), nearest(name, list(known)))
+        modality = self.network.modality(name)
+        if modality.parts():
+            raise BadInput(f"hidden[{name!r}]", "a modality without parts", name, f"Ask for {self._all(name)[0]!r}.")
+        fields = modality.preprocess(known[name])
+        wanted, count = torch.as_tensor(mask, dtype=torch.bool), len(next(iter(fields.values())))
+        if wanted.shape != (count,):
+            raise BadInput(f"hidden[{name!r}]", f"({count},) bool", tuple(wanted.shape))
+        return [Question(fields, wanted)]
+
+    @torch.inference_mode()
+    def _guesses(self, known: Mapping[str, Any], asked: list[tuple[str, Question]]) -> list[tuple[str, Guess]]:
+        """Every question is a row of its own, so that no answer leans on another guess."""
+        of = [name if name in self.network.names else self._split(name)[0] for name, _ in asked]
+        fields = {n: self.network.modality(n).preprocess(value) for n, value in known.items()}
+        cells, visible = {}, {}
+        for name in self.network.names:
+            rows: list[Fields | None] = [
+                question.fields if of[at] == name else fields.get(name) for at, (_, question) in enumerate(asked)
+            ]
+            filled = presence.fill(rows)
+            if filled is None:
+                continue
+            cells[name], visible[name] = filled, filled.valid.clone()
+            for at, (_, question) in enumerate(asked):
+                if of[at] == name:
+                    visible[name][at, : len(question.hidden)] &= ~question.hidden
+        alone = ~torch.stack([mask.any(1) for mask in visible.values()]).any(0)
+        if bool(alone.any()):
+            raise BadInput("record", "something to conclude from", f"nothing but {asked[int(alone.int().argmax())][0]}")
+        batch = Batch(tuple(f"{at}" for at in range(len(asked))), cells)
+        predictions = self.objective.predict(self.network, batch, visible)
+        return [
+            (name, self._answer(of[at], question, predictions[of[at]], batch, visible, at))
+            for at, (name, question) in enumerate(asked)
+        ]
+
+    def _answer(
+        self, name: str, question: Question, prediction: Tensor, batch: Batch, visible: Mapping[str, Tensor], row: int
+    ) -> Guess:
+        hidden = (batch.cells[name].valid & ~visible[name]).sum(1)
+        begin = int(hidden[:row].sum())
+        modality: Modality = self.network.modality(name)
+        return modality.answer(question, prediction[begin : begin + int(hidden[row])])
