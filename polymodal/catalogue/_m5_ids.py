@@ -160,9 +160,10 @@ class RegionFiles:
                 if not whole:
                     self._report("", file.name, "over the limits", f"byte {start}: more than {MAX_LINE} bytes a line")
                 elif line.strip():
-                    name, tab, _ = line.partition(b"\t")
-                    found = self._name_of(name.decode("utf-8", "replace")) if tab else ""
-                    if found:
+                    fields = line.split(b"\t", 5)
+                    found = self._name_of(fields[0].decode("utf-8", "replace")) if len(fields) > 1 else ""
+                    if found and len(fields) == 6:
                         yield found, start
                     else:
-                        self._report("", file.name, "malformed", f"byte {start}: no id in the first column")
+                        what = f"{len(fields)} of 7 columns" if found else "no id in the first column"
+                        self._report(found, file.name, "malformed", f"byte {start}: {what}")
