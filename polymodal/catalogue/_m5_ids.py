@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -148,7 +148,13 @@ class RegionFiles:
         for stream in self._open.values():
             stream.close()
 
-    def _scan(self, file: Path) -> Iterable[tuple[str, int]]:
+    def _scan(self, file: Path) -> Iterator[tuple[str, int]]:
+        try:
+            yield from self._lines(file)
+        except OSError as error:
+            self._report("", file.name, "unreadable", error.strerror or str(error))
+
+    def _lines(self, file: Path) -> Iterator[tuple[str, int]]:
         place = 0
         with file.open("rb") as stream:
             while line := stream.readline(MAX_LINE + 1):

@@ -45,6 +45,11 @@ class Layout(Config):
     features: dict[str, str] = Field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
+    def paths(self) -> tuple[str, ...]:
+        """All files and folders that are read."""
+        folders = (*self.lists.values(), *self.media.values(), *self.features.values())
+        return (*self.annotations, *filter(None, (self.label_list,)), *self.regions, *folders)
+
 
 def find_layout(source: Path) -> Layout:
     """The layout of the folder `source`, looked at two levels deep.
@@ -155,7 +160,10 @@ def _kind(file: Path) -> str:
         return "lists" if split_of(file.stem) or "id" in file.stem.lower() else "ignored"
     if ending not in (".json", ".jsonl", ".ndjson"):
         return "ignored"
-    content = content_of(file)
+    try:
+        content = content_of(file)
+    except OSError:
+        return "ignored"
     if content in ("records by id", "records", "lines"):
         return "annotations"
     if content in ("words", "keys"):

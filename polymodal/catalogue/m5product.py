@@ -120,10 +120,13 @@ def import_m5product(
         progress: called with the rows written.
 
     Raises:
-        BadInput: no annotations in `source`, no row in them, `out` holds something already.
+        BadInput: no annotations in `source`, no row in them, a layout that leads out of it, `out` holds something.
     """
     source = Path(source).resolve()
     layout = layout or find_layout(source)
+    for part in layout.paths():
+        if not (source / part).resolve().is_relative_to(source):
+            raise BadInput("layout", f"paths inside {source}", repr(part))
     with new_folder(Path(out)) as folder, (folder / QUARANTINE).open("w", encoding="utf-8") as stream:
         run = _Import(source, layout, stream)
         with Parts(folder / "items", run.schema()) as parts:
@@ -182,10 +185,13 @@ class _Import:
             self.report("", "", file, "unreadable", error.strerror or str(error))
 
     def _lines(self, file: str) -> Iterator[object]:
-        with (self._source / file).open(encoding="utf-8-sig", errors="replace") as stream:
-            while line := stream.readline(1 << 16):
-                if line.strip():
-                    yield line.strip()
+        try:
+            with (self._source / file).open(encoding="utf-8-sig", errors="replace") as stream:
+                while line := stream.readline(1 << 16):
+                    if line.strip():
+                        yield line.strip()
+        except OSError as error:
+            self.report("", "", file, "unreadable", error.strerror or str(error))
 
     def _first(self, file: str) -> Iterator[object]:
         return (key or value for key, value in self._entries(file))

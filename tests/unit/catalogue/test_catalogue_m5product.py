@@ -322,6 +322,22 @@ def test_a_cut_file_and_a_strange_list_do_not_stop_anything(release: Release) ->
     assert Counter(_quarantine(made)) == {("", "", "truncated"): 2, ("", "", "malformed"): 2}
 
 
+def test_a_file_that_cannot_be_opened_is_told_of(release: Release, tmp_path: Path) -> None:
+    layout = find_layout(release.root)
+    gone = layout.replace(
+        annotations=(*layout.annotations, "gone.json"),
+        lists={**layout.lists, "gone": "gone.txt"},
+        regions=(*layout.regions, "gone.tsv"),
+    )
+    made = import_m5product(release.root, tmp_path / "out", gone)
+    assert made.rows == 52
+    assert made.reasons == {"": {"unreadable": 2}, "regions": {"unreadable": 1}}
+    os.symlink(tmp_path, release.root / "out_of_it")
+    for part in ("../other.json", str(tmp_path / "other.json"), "out_of_it/other.json"):
+        with pytest.raises(BadInput, match="layout"):
+            import_m5product(release.root, tmp_path / "b", layout.replace(annotations=(part,)))
+
+
 def test_a_folder_without_records_is_refused_and_nothing_is_left(release: Release, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "nowhere"):
