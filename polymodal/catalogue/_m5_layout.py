@@ -13,7 +13,7 @@ from polymodal.catalogue._m5_json import content_of
 from polymodal.config import Config
 from polymodal.types import BadInput
 
-__all__ = ["ENDINGS", "Layout", "find_layout", "split_of"]
+__all__ = ["ENDINGS", "TAKEN", "Layout", "find_layout", "split_of"]
 
 # endings of media files, tried in this order
 ENDINGS = {
@@ -21,6 +21,10 @@ ENDINGS = {
     "video": ("mp4", "avi", "mkv", "webm"),
     "audio": ("mp3", "wav", "m4a", "flac"),
 }
+# names of the catalogue's other modalities and columns
+TAKEN = frozenset(
+    (*ENDINGS, "text", "table", "regions", "id", "split", "category", "lists", "url", "title", "attributes")
+)
 _FOLDERS = {"img": "image", "picture": "image", "pic": "image", "photo": "image", "clip": "video", "sound": "audio"}
 
 
@@ -70,7 +74,7 @@ def find_layout(source: Path) -> Layout:
         name = _modality(folder.name)
         where = folder.relative_to(source).as_posix()
         if _is_features(folder):
-            free = f"{name}_features" if name in (*ENDINGS, "text", "table", "regions") else name
+            free = f"{name}_features" if name in TAKEN else name
             features.setdefault(free, where)
         elif name in ENDINGS:
             media.setdefault(name, where)

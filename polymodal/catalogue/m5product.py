@@ -33,7 +33,7 @@ import pyarrow as pa
 from polymodal.catalogue._m5_grammar import Region, format_pv, parse_pv, read_region, write_region
 from polymodal.catalogue._m5_ids import Ids, Membership, RegionFiles, hashes
 from polymodal.catalogue._m5_json import content_of, entries
-from polymodal.catalogue._m5_layout import Layout, find_layout, split_of
+from polymodal.catalogue._m5_layout import TAKEN, Layout, find_layout, split_of
 from polymodal.catalogue._m5_rows import FIELDS, Row, RowMaker, id_of
 from polymodal.catalogue._parts import Parts, new_folder
 from polymodal.catalogue.quarantine import Quarantined
@@ -127,6 +127,8 @@ def import_m5product(
     for part in layout.paths():
         if not (source / part).resolve().is_relative_to(source):
             raise BadInput("layout", f"paths inside {source}", repr(part))
+    for name in TAKEN & set(layout.features):
+        raise BadInput("layout.features", "names that no other part of the catalogue has", repr(name))
     with new_folder(Path(out)) as folder, (folder / QUARANTINE).open("w", encoding="utf-8") as stream:
         run = _Import(source, layout, stream)
         with Parts(folder / "items", run.schema()) as parts:

@@ -103,6 +103,7 @@ def test_the_layout_is_told_by_names_and_beginnings(release: Release) -> None:
     release.raw("regions.lmdb", b"\0")
     release.raw("more/audio_feature/1.npy", b"")
     release.raw("features/audio/1.npy", b"")
+    release.raw("features/title/1.npy", b"")
     layout = find_layout(release.root)
     assert layout.annotations == (
         "annotations/test_id_label.json",
@@ -115,6 +116,7 @@ def test_the_layout_is_told_by_names_and_beginnings(release: Release) -> None:
     assert layout.media == {"image": "images", "video": "videos", "audio": "audios"}
     assert layout.features == {
         "audio_features": "features/audio",
+        "title_features": "features/title",
         "video_features": "features/video",
         "audio_feature": "more/audio_feature",
     }
@@ -336,6 +338,8 @@ def test_a_file_that_cannot_be_opened_is_told_of(release: Release, tmp_path: Pat
     for part in ("../other.json", str(tmp_path / "other.json"), "out_of_it/other.json"):
         with pytest.raises(BadInput, match="layout"):
             import_m5product(release.root, tmp_path / "b", layout.replace(annotations=(part,)))
+    with pytest.raises(BadInput, match="no other part"):
+        import_m5product(release.root, tmp_path / "b", layout.replace(features={"title": "features/video"}))
 
 
 def test_a_folder_without_records_is_refused_and_nothing_is_left(release: Release, tmp_path: Path) -> None:
