@@ -38,6 +38,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says what to do next
 )
+app.command("polymodal.cli_import:app", name="import", help="Make a catalogue of a release, or generate a large one.")
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -384,8 +385,7 @@ def recipes(
         emit(json, full, json_module.dumps(full, indent=1))
         return
     found = list_recipes()
-    width = max(map(len, found))
-    emit(json, found, "\n".join(f"{one:<{width}}  {what}" for one, what in found.items()))
+    emit(json, found, "\n".join(f"{one:<{max(map(len, found))}}  {what}" for one, what in found.items()))
 
 
 @app.command

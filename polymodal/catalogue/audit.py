@@ -100,7 +100,7 @@ def audit(
         catalogue: the raw catalogue.
         modalities: modality name -> decoder. A modality without one is taken as it is written.
         decode: whether to decode, which finds broken media; without, only paths and cells are looked at.
-        limit: rows to look at, rounded up to blocks; None for all.
+        limit: rows to look at, from the first on; None for all.
         progress: called after every block with rows done and rows to do.
 
     Raises:
@@ -116,9 +116,9 @@ def audit(
         for number in range(len(catalogue.blocks)):
             if found.rows >= todo:
                 break
-            found.take(catalogue.read(number))
+            found.take(catalogue.read(number, todo - found.rows))
             if progress is not None:
-                progress(min(found.rows, todo), todo)
+                progress(found.rows, todo)
     except KeyboardInterrupt:
         complete = False
     return found.result(complete, bool(decoders))

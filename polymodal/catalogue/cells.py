@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from polymodal.catalogue.codec import read_npy
 from polymodal.catalogue.quarantine import CUT, Quarantined
 from polymodal.catalogue.schema import CatalogueConfig, Form, ModalitySource
 from polymodal.catalogue.tables import Row, parse_json
@@ -263,6 +264,8 @@ class CellReader:
         first = filled[0][1]
         if isinstance(first, str) and not first.lstrip().startswith("["):
             return self._open(filled[0])
+        if isinstance(first, bytes):
+            return self._npy(*filled[0])
         try:
             rows = [parse_json(cell) if isinstance(cell, str) else cell for _, cell in filled]
             array = np.asarray(rows if len(rows) > 1 or not isinstance(rows[0], (list, tuple)) else rows[0], np.float32)
@@ -274,6 +277,18 @@ class CellReader:
                 ", ".join(source.columns), "malformed", f"{len(cells) - len(filled)} of {len(cells)} numbers missing"
             )
             return None
+        return array[None] if array.ndim == 1 else array
+
+    def _npy(self, column: str, content: bytes) -> Any:
+        """The content of an .npy file in a cell: what a million files would be, without the files."""
+        try:
+            array = read_npy(content)
+            if array.dtype.kind not in "fiu":
+                raise ValueError(f"numbers are needed, not {array.dtype}")
+        except ValueError as error:
+            self._bad(column, "malformed", f".npy content: {error}")
+            return None
+        array = array.astype(np.float32, copy=False)
         return array[None] if array.ndim == 1 else array
 
 

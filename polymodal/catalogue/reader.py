@@ -137,12 +137,13 @@ class Catalogue:
         """Everything left out so far: rows dropped, and bad cells of the blocks that `block` has read, each once."""
         return [*self.dropped, *self._quarantine]
 
-    def read(self, number: int) -> Block:
-        """Block `number` with what was left out of it; remembers nothing, so that threads may share the catalogue."""
+    def read(self, number: int, most: int | None = None) -> Block:
+        """Block `number`, or its first `most` rows, with what was left out of it; remembers nothing, so that threads
+        may share the catalogue."""
         stored, skipped, start = self._places[number]
         rows = self._tables.read(stored, self._columns, self._typed)
         cells = CellReader(self.config, self._root)
-        kept = [row for place, row in enumerate(rows) if place not in skipped]
+        kept = [row for place, row in enumerate(rows) if place not in skipped][:most]
         ids = self._index["id"].slice(start, len(kept)).to_pylist()
         records = [self._record(row_id, row, cells) for row_id, row in zip(ids, kept, strict=True)]
         return Block(start, records, cells.quarantined, cells.not_finite)

@@ -39,7 +39,8 @@ class ModalitySource(Config):
         kind: the kind of modality ("image", "text", ...), the name of its module.
         columns: at least one. `files`: every file of every column. `file`: the first column that has one.
             `text`: joined by newlines. `pairs`: JSON objects, lists of pairs, maps, or plain columns whose name is
-            the attribute's name. `numbers`: lists of numbers, `.npy` files, or one number a column.
+            the attribute's name. `numbers`: lists of numbers, `.npy` files (paths, or
+            their content as bytes), or one number a column.
         form: how the cells are written; "" takes the usual one of the kind.
         separator: for files in one text cell ("a.jpg|b.jpg"); "" means a cell is one path or a JSON list.
     """

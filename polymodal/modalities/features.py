@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -272,5 +273,5 @@ def _load(path: Path) -> npt.NDArray[Any]:
         return np.array(mapped)
     except FileNotFoundError:
         raise MediaError("missing", path.name) from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TokenError) as error:  # TokenError: numpy, of a header cut in a bracket
         raise MediaError("unreadable", f"{path.name}: {str(error)[:100]}") from None

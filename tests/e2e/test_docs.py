@@ -118,9 +118,12 @@ def test_every_command_and_option_of_the_documents_exists():
     from polymodal.cli import app
 
     for document in DOCUMENTS:
-        for name, rest in re.findall(r"\bpolymodal ([a-z]+)\b([^`\n#]*)", "\n".join(code_of(document))):
-            command = app[name]
-            known = {option for argument in command.assemble_argument_collection() for option in argument.names}
+        for name, rest in re.findall(r"(?<!from )\bpolymodal ([a-z]+)\b([^`\n#]*)", "\n".join(code_of(document))):
+            command, words = app[name], rest.split()
+            while words and words[0] in command:
+                command = command[words.pop(0)]
+            arguments = command.assemble_argument_collection() if command.default_command else ()
+            known = {option for argument in arguments for option in argument.names}
             assert set(re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)) <= known, (document.name, name, rest)
 
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "embed",
     "evaluate",
     "guess",
+    "import",
     "index",
     "prepare",
     "recipes",
@@ -35,6 +36,12 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         assert f" {name} " in listed
         assert cli.main([name, "--help"]) == 0
         assert f"polymodal {name}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_commands_of_import_have_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("m5product", "generate"):
+        assert cli.main(["import", name, "--help"]) == 0
+        assert f"polymodal import {name}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_help_needs_no_torch() -> None:

@@ -180,8 +180,16 @@ def test_without_decoding_broken_files_count_as_present(catalogue: Catalogue) ->
 
 
 def test_limited_and_interrupted(catalogue: Catalogue) -> None:
-    limited = audit(catalogue, limit=10)
-    assert (limited.rows, limited.complete) == (256, False)
+    for limit in (10, 256, 300):
+        limited = audit(catalogue, limit=limit)
+        assert (limited.rows, limited.complete) == (limit, False)
+        assert sum(limited.patterns.values()) == sum(limited.splits.values()) == limit
+    assert audit(catalogue, limit=400).complete
+    # a limit is about the cells too: row 10 leads out, row 12 names no file, row 5 has two numbers that are none
+    assert "image" not in audit(catalogue, limit=10).reasons
+    assert audit(catalogue, limit=11).reasons["image"] == {"outside the media root": 1}
+    assert sum(a["not_finite"] for a in audit(catalogue, limit=5).attributes["table"].values()) == 0
+    assert sum(a["not_finite"] for a in audit(catalogue, limit=6).attributes["table"].values()) == 2
 
     def stop(rows: int, total: int) -> None:
         raise KeyboardInterrupt

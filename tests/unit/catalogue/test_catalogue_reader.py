@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polymodal.catalogue.codec import write_npy
 from polymodal.catalogue.quarantine import CUT
 from polymodal.catalogue.reader import Catalogue
 from polymodal.catalogue.schema import CatalogueConfig, ModalitySource
@@ -464,6 +465,34 @@ def test_numbers_as_lists_columns_and_files(tmp_path: Path) -> None:
     records, catalogue = _read(tmp_path, plain, m={"features": ("features", "x", "y")})
     np.testing.assert_array_equal(records[0].values["features"], np.array([[1, 2]], np.float32))
     assert records[1].values == {}
+
+
+def test_npy_content_in_cells(tmp_path: Path) -> None:
+    good = write_npy(np.arange(6, dtype=np.float16).reshape(2, 3))
+    objects = good.replace(b"'<f2'", b"'|O' ")
+    cells = {
+        "good": good,
+        "row": write_npy(np.ones(3, np.float32)),
+        "cut": good[:-1],
+        "objects": objects,
+        "words": write_npy(np.array(["a"])),
+        "text": b"no array",
+        "huge": good.replace(b"(2, 3)", b"(2, 9)"),
+        "liar": good[:8] + b"\xff\xff" + good[10:],
+        "deep": good[:10] + b"(" * 118,
+        "none": None,
+    }
+    assert len(objects) == len(good)
+    pq.write_table(
+        pa.table({"id": list(cells), "v": pa.array(list(cells.values()), pa.binary())}), tmp_path / "a.parquet"
+    )
+    source = ModalitySource(kind="features", columns=("v",))
+    catalogue = Catalogue(CatalogueConfig(path=str(tmp_path), id="id", modalities={"v": source}))
+    values = {record.id: record.values.get("v") for record in catalogue.block(0)}
+    np.testing.assert_array_equal(values.pop("good"), np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(values.pop("row"), np.ones((1, 3), np.float32))
+    assert set(values.values()) == {None}
+    assert _reasons(catalogue) == [(name, "malformed") for name in values if name != "none"]
 
 
 # -- the same records from every format -----------------------------------------------------------------------------

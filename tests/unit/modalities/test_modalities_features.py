@@ -57,12 +57,16 @@ def test_bad_files(features: Features, tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("hello, no array here")
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "many.npz", a=CELLS[0])
+    # numpy answers a header that ends inside a bracket with an error of the tokenizer
+    header = b"{'descr': '<f4', 'shape': (("
+    (tmp_path / "bracket.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     reasons = {}
-    for name in ("cut.npy", "zero.npy", "text.npy", "objects.npy", "many.npz", "none.npy"):
+    for name in ("bracket.npy", "cut.npy", "zero.npy", "text.npy", "objects.npy", "many.npz", "none.npy"):
         with pytest.raises(MediaError) as caught:
             features.decode(tmp_path / name)
         reasons[name.split(".")[0]] = caught.value.reason
     assert reasons == {
+        "bracket": "unreadable",
         "cut": "unreadable",
         "zero": "empty",
         "text": "unreadable",
