@@ -17,6 +17,7 @@ from polymodal import presence
 from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
+from polymodal.nn.match import MatchHead
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
 from polymodal.types import BadInput
 
@@ -43,9 +44,19 @@ class ModelConfig(Config):
         unique_share: share of the item vector's squared length that is the unique part.
         stages: the order of the stages.
         tower, trunk: depth and heads of a stage's stacks.
+        tower_of: modality name -> depth and heads of its tower, where they differ from `tower` (InterBERT: 8 heads for
+            the picture, 12 for the text).
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
-            mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
+            mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens). "mean": the trunk
+            has no summary token, and an item's vector is the mean of its modalities' vectors.
+        types: what tells the trunk which modality a token is of: a vector each, "random" or "zero" at first (from the
+            paper's two modalities to N without a change at the start), or "none" (InterBERT).
+        input_norm: LayerNorm on every token's content plus position, with the trunk's epsilon, as in BERT.
+        pool: what a modality's vector is read from: the mean over its tokens, or the first one (BERT's [CLS]). "first"
+            is for modalities whose first token stands for the cell: text with marks, features with `whole`.
+        match: hidden width of a matching head that is part of the model and exported with it, so that two sides can be
+            compared after training (`polymodal.match`); 0 for none.
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """
@@ -57,8 +68,13 @@ class ModelConfig(Config):
     stages: tuple[Literal["towers", "trunk"], ...] = Field(("towers", "trunk"), min_length=1)
     tower: StackConfig = StackConfig()
     trunk: StackConfig = StackConfig()
+    tower_of: dict[str, StackConfig] = Field(default_factory=dict)
     share: tuple[tuple[str, ...], ...] = ()
-    summary: Literal["token", "parts"] = "parts"
+    summary: Literal["token", "parts", "mean"] = "parts"
+    types: Literal["random", "zero", "none"] = "random"
+    input_norm: bool = False
+    pool: Literal["mean", "first"] = "mean"
+    match: int = Field(0, ge=0)
     projection_relu: bool = False
 
     def item_width(self, modalities: int) -> int:
@@ -80,9 +96,15 @@ class Towers(nn.Module):
     mixes = False
 
     def __init__(
-        self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]
+        self,
+        names: Collection[str],
+        width: int,
+        config: StackConfig,
+        share: Collection[tuple[str, ...]],
+        special: Mapping[str, StackConfig] | None = None,
     ) -> None:
         super().__init__()
+        own = special or {}
         shared = [name for group in share for name in group]
         wrong = [name for name in shared if name not in names or shared.count(name) > 1]
         if wrong:
@@ -91,7 +113,9 @@ class Towers(nn.Module):
             )
         leader = {name: group[0] for group in share for name in group}
         self.leader = {name: leader.get(name, name) for name in names}
-        self.towers = nn.ModuleDict({name: Stack(width, config) for name in sorted(set(self.leader.values()))})
+        self.towers = nn.ModuleDict(
+            {name: Stack(width, own.get(name, config)) for name in sorted(set(self.leader.values()))}
+        )
 
     def forward(self, parts: Parts) -> dict[str, Tokens]:
         """Parts -> Parts of the same shapes."""
@@ -111,15 +135,25 @@ class Trunk(nn.Module):
 
     mixes = True
 
-    def __init__(self, names: Collection[str], width: int, config: StackConfig) -> None:
+    def __init__(
+        self, names: Collection[str], width: int, config: StackConfig, types: str = "random", summary: bool = True
+    ) -> None:
         super().__init__()
         self.stack = Stack(width, config)
-        self.types = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in sorted(names)})
-        self.item = nn.Parameter(torch.randn(width) * 0.02)
+        spread = 0.02 if types == "random" else 0.0
+        named = [] if types == "none" else sorted(names)
+        self.types = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * spread) for name in named})
+        self.item = nn.Parameter(torch.randn(width) * 0.02) if summary else None
 
     def forward(self, parts: Parts) -> dict[str, Tokens]:
         """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
-        typed = {n: Tokens(tokens.x + self.types[n], tokens.valid) for n, tokens in parts.items() if n != ITEM}
+        typed = {
+            n: Tokens(tokens.x + self.types[n], tokens.valid) if n in self.types else tokens
+            for n, tokens in parts.items()
+            if n != ITEM
+        }
+        if self.item is None:
+            return presence.split(self.stack(presence.join(typed)), typed)
         some = torch.stack([tokens.valid.any(1) for tokens in typed.values()]).any(0)
         item = Tokens(self.item.expand(len(some), 1, -1), some[:, None])
         joined = {ITEM: item, **typed}
@@ -156,16 +190,20 @@ class Model(nn.Module):
         self.modalities = nn.ModuleDict(modalities)
         names = list(modalities)
         build: dict[str, Callable[[], nn.Module]] = {
-            "towers": lambda: Towers(names, config.width, config.tower, config.share),
-            "trunk": lambda: Trunk(names, config.width, config.trunk),
+            "towers": lambda: Towers(names, config.width, config.tower, config.share, config.tower_of),
+            "trunk": lambda: Trunk(names, config.width, config.trunk, config.types, config.summary != "mean"),
         }
         self.stages = nn.ModuleList([build[stage]() for stage in config.stages])
-        projected = [*names, ITEM] if "trunk" in config.stages else names  # else the item is the mean of its vectors
+        own_item = "trunk" in config.stages and config.summary != "mean"
+        projected = [*names, ITEM] if own_item else names  # else the item is the mean of its vectors
         self.projections = nn.ModuleDict(
             {name: Projection(config.width, config.embedding, config.projection_relu) for name in projected}
         )
         if config.unique:
             self.uniques = nn.ModuleDict({name: Projection(config.width, config.unique, False) for name in names})
+        if config.input_norm:
+            self.input_norms = nn.ModuleDict({name: nn.LayerNorm(config.width, config.trunk.eps) for name in names})
+        self.matching = MatchHead(names, config.width, config.match) if config.match else None
         self.apply(_initialise)
 
     @property
@@ -194,7 +232,13 @@ class Model(nn.Module):
             content = modality.embed(fields)
             if corrupt is not None:
                 content = corrupt(name, content, cells)
-            parts[name] = presence.scatter(content + modality.positions(fields), cells.valid)
+            whole = modality.whole(fields)
+            if whole is not None:
+                content = presence.summarise(content, whole, cells.valid)
+            placed = content + modality.positions(fields)
+            if self.config.input_norm:
+                placed = self.input_norms[name](placed)
+            parts[name] = presence.scatter(placed, cells.valid)
         return parts
 
     def encode(self, parts: Parts, thin: Callable[[Parts], Parts] | None = None) -> Encoded:
@@ -210,11 +254,41 @@ class Model(nn.Module):
             stages.append(parts)
         return Encoded(tuple(stages), source)
 
+    def apart(self, parts: Parts) -> Parts:
+        """Parts after the stages that stand before the first one that mixes: what can be computed side by side."""
+        for module in self.stages[: self._mixing]:
+            parts = cast(Stage, module)(parts)
+        return parts
+
+    def together(self, parts: Parts) -> Parts:
+        """`apart`'s parts after the remaining stages."""
+        for module in self.stages[self._mixing :]:
+            parts = cast(Stage, module)(parts)
+        return parts
+
+    @property
+    def _mixing(self) -> int:
+        mixes = [cast(Stage, stage).mixes for stage in self.stages]
+        return mixes.index(True) if True in mixes else len(mixes)
+
+    def alone(self, parts: Parts) -> dict[str, Embedded]:
+        """Each modality's vector as if the row had nothing else: what a query of that modality alone gets.
+
+        Where towers come first one pass of them gives all; where a trunk comes first each modality has its own pass.
+        """
+        if self._mixing:
+            each = self.apart(parts)
+        else:
+            each = {name: self.together({name: tokens})[name] for name, tokens in parts.items()}
+        return {name: self._project(name, self.pooled(each[name])) for name in parts}
+
+    def pooled(self, tokens: Tokens) -> Embedded:
+        """What stands for a part's tokens, (B, D): their mean or the first one (`config.pool`)."""
+        return presence.first(tokens) if self.config.pool == "first" else presence.pool(tokens)
+
     def unimodal(self, encoded: Encoded) -> Parts:
         """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
-        mixes = [cast(Stage, stage).mixes for stage in self.stages]
-        first = mixes.index(True) if True in mixes else len(mixes)
-        return encoded.stages[first - 1]  # -1, the last of all, where a trunk comes first
+        return encoded.stages[self._mixing - 1]  # -1, the last of all, where a trunk comes first
 
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
@@ -226,7 +300,7 @@ class Model(nn.Module):
         """
         parts = self.unimodal(encoded)
         wanted = [n for n in (*parts, ITEM) if names is None or n in names]
-        pooled = {name: presence.pool(parts[name]) for name in parts if name != ITEM}
+        pooled = {name: self.pooled(parts[name]) for name in parts if name != ITEM}
         out = {name: self._project(name, pooled[name]) for name in pooled if name in wanted}
         if ITEM in wanted:
             out[ITEM] = self._item(encoded, pooled, out)
@@ -241,7 +315,7 @@ class Model(nn.Module):
     def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
         if ITEM in encoded.last:
             token = presence.pool(encoded.last[ITEM])
-            parts = [presence.pool(part) for name, part in encoded.last.items() if name != ITEM]
+            parts = [self.pooled(part) for name, part in encoded.last.items() if name != ITEM]
             extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
             shared = self._project(ITEM, Embedded(token.z + extra, token.present))
         else:

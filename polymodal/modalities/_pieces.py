@@ -58,6 +58,7 @@ class Pieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.first = RESERVED
         self.size = RESERVED + tokenizer.get_vocab_size(with_added_tokens=False)
 
     @classmethod

@@ -46,6 +46,8 @@ class TableConfig(ModalityConfig):
         parse_numbers: read "12", "-3" and "12.50" as numbers; never "007", "1e999", "12-14", "1,5" or ten digits.
         waves: frequencies that a number is read through.
         drop: augmentation: chance of each attribute to be left out.
+        hide_names: names of attributes may be hidden too; False: values alone, the name says what is asked for.
+        groups: attributes of one outer name (size.width, size.height) hide together, since one gives the other away.
     """
 
     kind: Literal["table"] = "table"
@@ -59,6 +61,8 @@ class TableConfig(ModalityConfig):
     parse_numbers: bool = True
     waves: int = Field(16, ge=1, le=256)
     drop: float = Field(0.1, ge=0, lt=1)
+    hide_names: bool = True
+    groups: bool = False
 
     def fit(self, values: Iterable[Any]) -> Fitted:
         """The tokenizer, the names by falling frequency, and a middle and a spread for the numbers of each name.
@@ -100,7 +104,7 @@ class Table(Modality):
     Fields of N tokens: `id` int64 (1 = a number), `number` float32 (standardised; 0 for words), `numeric` bool,
     `attribute` int64 (index of the name; unseen names by hash), `side` int64 (0 name, 1 value), `offset` int64 (piece
     in its side), `slot` int64 (rank of the attribute in its row), `unit` int64 (2 * slot + side: a whole name or a
-    whole value hides together).
+    whole value hides together; with `groups` the slot is that of the group's first attribute).
 
     A number x of a name with median m and spread s (of the quartiles) is z = asinh((x - m) / s), within +-6: linear
     near the middle, logarithmic in the tails, so that one absurd price neither dominates nor looks like the next.
@@ -190,7 +194,10 @@ class Table(Modality):
         ids: list[int] = []
         numbers: list[float] = []
         places: list[tuple[int, int, int, int]] = []
+        family: list[int] = []  # the first slot of each token's group
+        heads: dict[str, int] = {}
         for slot, (name, content) in enumerate(self._most_common(pairs)):
+            leader = heads.setdefault(name.partition(".")[0], slot) if self.config.groups else slot
             pieces, attribute = self._name(name)
             ids += pieces
             numbers += [0.0] * len(pieces)
@@ -203,7 +210,8 @@ class Table(Modality):
                 numbers.append(self._standardised(name, content))
             ids += words
             places += [(attribute, _VALUE, offset, slot) for offset in range(len(words))]
-        return _fields(ids, numbers, places)
+            family += [leader] * (len(pieces) + len(words))
+        return _fields(ids, numbers, places, family)
 
     def _most_common(self, pairs: Sequence[tuple[str, str | float]]) -> Sequence[tuple[str, str | float]]:
         most = self.config.max_attributes
@@ -249,7 +257,7 @@ class Table(Modality):
 
     def blank(self) -> Fields:
         """One token with the id 0, which no attribute produces."""
-        return _fields([0], [0.0], [(0, _NAME, 0, 0)])
+        return _fields([0], [0.0], [(0, _NAME, 0, 0)], [0])
 
     def show(self, value: Pairs) -> tuple[str, bytes]:
         """A line an attribute."""
@@ -280,6 +288,14 @@ class Table(Modality):
         """(K, 2) float32: the id and the standardised number."""
         return torch.stack([fields["id"].float(), fields["number"].float()], 1)
 
+    def maskable(self, fields: Fields) -> Tensor | None:
+        """Values alone, where not `hide_names`."""
+        return None if self.config.hide_names else fields["side"] == _VALUE
+
+    def symbols(self, fields: Fields) -> Tensor:
+        """The pieces, of names and of words."""
+        return fields["id"]
+
     def head(self, width: int) -> nn.Module:
         """(K, width) -> (K, vocabulary + 1): logits, then the number."""
         return _pieces.symbol_head(width, self.pieces.size + 1)
@@ -299,7 +315,7 @@ def _order(pair: tuple[str, str | float]) -> tuple[str, bool, str | float]:
     return name, isinstance(value, str), value
 
 
-def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]]) -> Fields:
+def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]], family: list[int]) -> Fields:
     identity = torch.from_numpy(np.asarray(ids, np.int64))
     columns = torch.from_numpy(np.asarray(places, np.int64).reshape(-1, 4).T.copy())
     attribute, side, offset, slot = columns.unbind()
@@ -311,7 +327,7 @@ def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, i
         "side": side,
         "offset": offset,
         "slot": slot,
-        "unit": 2 * slot + side,
+        "unit": 2 * torch.from_numpy(np.asarray(family, np.int64)) + side,
     }
 
 

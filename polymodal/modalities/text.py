@@ -134,6 +134,23 @@ class Text(Modality):
         starts: Tensor = self.start(fields["start"])
         return places + starts
 
+    def sequence(self, fields: Fields) -> Tensor:
+        """Number of the word, or of the piece where pieces are hidden one by one."""
+        return fields["unit"]
+
+    def symbols(self, fields: Fields) -> Tensor:
+        """The pieces."""
+        return fields["id"]
+
+    def substitute(self, fields: Fields, draws: Tensor) -> Fields:
+        """Any piece of the vocabulary."""
+        first = self.pieces.first
+        return {**fields, "id": first + (draws * (self.pieces.size - first)).long()}
+
+    def table(self) -> Tensor:
+        """The vectors of the pieces, (vocabulary, D)."""
+        return self.content.weight
+
     def target(self, fields: Fields) -> Tensor:
         """(K, 1) int64: the id."""
         return fields["id"][:, None]
