@@ -16,7 +16,7 @@ Every tensor field has the token axis first, so shared code needs no branch on t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,6 +152,10 @@ class Modality(nn.Module, ABC):
     def whole(self, fields: Fields) -> Tensor | None:
         """Packed tokens whose content is the mean of all others of their cell, (K,) bool; None: no such token."""
         return None
+
+    def tables(self) -> Mapping[str, Tensor]:
+        """Parameters that a file of pretrained weights may fill, by their names there; none by default."""
+        return {}
 
     def table(self) -> Tensor | None:
         """The vectors (V, D) of the symbols that `head` predicts, where it could share them; None: no such thing."""

@@ -6,6 +6,7 @@ CLIP, SigLIP `("towers",)` · M3AE, UNITER `("trunk",)` · SCALE `("towers", "tr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import torch
@@ -18,6 +19,7 @@ from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
 from polymodal.nn.match import MatchHead
+from polymodal.nn.pretrained import fill_bert, read_bert
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
 from polymodal.types import BadInput
 
@@ -57,6 +59,8 @@ class ModelConfig(Config):
             is for modalities whose first token stands for the cell: text with marks, features with `whole`.
         match: hidden width of a matching head that is part of the model and exported with it, so that two sides can be
             compared after training (`polymodal.match`); 0 for none.
+        bert: modality name -> folder of a BERT (config.json, model.safetensors) that its tables and the stacks it
+            passes start from; read when training begins, not when a model is loaded.
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """
@@ -75,6 +79,7 @@ class ModelConfig(Config):
     input_norm: bool = False
     pool: Literal["mean", "first"] = "mean"
     match: int = Field(0, ge=0)
+    bert: dict[str, str] = Field(default_factory=dict)
     projection_relu: bool = False
 
     def item_width(self, modalities: int) -> int:
@@ -214,6 +219,20 @@ class Model(nn.Module):
     def modality(self, name: str) -> Modality:
         """The modality of that name."""
         return cast(Modality, self.modalities[name])
+
+    def start_from_bert(self) -> None:
+        """Fill what `config.bert` names from its folders. Raises BadInput, with what does not fit."""
+        for name, folder in self.config.bert.items():
+            if name not in self.modalities:
+                raise BadInput("model.bert", f"one of {', '.join(self.names)}", repr(name), nearest(name, self.names))
+            stacks = [
+                stage.stack
+                if isinstance(stage, Trunk)
+                else cast(Towers, stage).towers[cast(Towers, stage).leader[name]]
+                for stage in self.stages
+            ]
+            norm = cast(nn.LayerNorm, self.input_norms[name]) if self.config.input_norm else None
+            fill_bert(read_bert(Path(folder)), self.modality(name).tables(), norm, cast(list[Stack], stacks))
 
     def tokenize(self, batch: Batch, corrupt: Corrupt | None = None) -> dict[str, Tokens]:
         """Batch -> Parts, embedding valid tokens only.

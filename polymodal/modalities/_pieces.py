@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 from torch import nn
 
 from polymodal.types import BadInput
 
-__all__ = ["LONGEST_PIECE", "RESERVED", "Pieces", "clean", "embedding", "keep_some", "symbol_head", "words"]
+__all__ = [
+    "LONGEST_PIECE",
+    "RESERVED",
+    "Pieces",
+    "WordPieces",
+    "clean",
+    "embedding",
+    "keep_some",
+    "symbol_head",
+    "words",
+]
 
 # ids below this are ours and no text can produce them: 0 is the blank token, 1 stands for a number
 RESERVED = 2
@@ -59,6 +70,7 @@ class Pieces:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.first = RESERVED
+        self.marks: Mapping[str, int] = {}
         self.size = RESERVED + tokenizer.get_vocab_size(with_added_tokens=False)
 
     @classmethod
@@ -112,6 +124,60 @@ class Pieces:
         encoding = self._tokenizer.encode(text[: 4 * LONGEST_PIECE * limit], add_special_tokens=False)
         ids = [RESERVED + number for number in encoding.ids[:limit]]
         return ids, [word or 0 for word in encoding.word_ids[:limit]]
+
+
+class WordPieces:
+    """The tokenizer of a BERT folder: [CLS], the pieces of the text, [SEP]; ids as in the folder.
+
+    `marks` holds the ids of [CLS], [SEP] and [MASK] as "cls", "sep" and "mask"; `first` is the first id that a random
+    piece may have, 0 as in BERT.
+
+    Source: Wu et al. 2016 (WordPiece) as in Devlin et al. 2019; the work is done by the library `tokenizers`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.first = tokenizer, 0
+        self.size = tokenizer.get_vocab_size(with_added_tokens=True)
+        found = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep", "mask")}
+        lacking = [name for name, number in found.items() if number is None]
+        if lacking:
+            raise BadInput("text.bert", "a vocabulary with [CLS], [SEP] and [MASK]", f"no [{lacking[0].upper()}]")
+        self.marks: Mapping[str, int] = {name: int(number or 0) for name, number in found.items()}
+
+    @classmethod
+    def read(cls, folder: Path, lower: bool) -> WordPieces:
+        """From tokenizer.json, or else from vocab.txt with BERT's own splitting. Raises BadInput without either."""
+        if (folder / "tokenizer.json").exists():
+            tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            return cls(tokenizer)
+        if not (folder / "vocab.txt").exists():
+            raise BadInput("text.bert", "a folder with tokenizer.json or vocab.txt", folder)
+        lines = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        tokenizer = Tokenizer(WordPiece({word: at for at, word in enumerate(lines)}, unk_token="[UNK]"))  # noqa: S106
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, text: object, where: str) -> WordPieces:
+        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
+        if not isinstance(text, str):
+            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
+        return cls(Tokenizer.from_str(text))
+
+    def dump(self) -> str:
+        """JSON."""
+        return str(self._tokenizer.to_str())
+
+    def encode(self, text: str, limit: int) -> tuple[list[int], list[int]]:
+        """At most `limit` pieces, the two marks among them: (their ids, the number of the word of each)."""
+        room = max(limit - 2, 0)
+        encoding = self._tokenizer.encode(text[: 4 * LONGEST_PIECE * limit], add_special_tokens=False)
+        ids, words = encoding.ids[:room], [1 + (word or 0) for word in encoding.word_ids[:room]]
+        last = words[-1] + 1 if words else 1
+        return [self.marks["cls"], *ids, self.marks["sep"]], [0, *words, last]
 
 
 def _shortened(texts: Iterable[str]) -> Iterator[str]:

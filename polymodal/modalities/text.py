@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal.modalities import _pieces
-from polymodal.modalities._pieces import Pieces
+from polymodal.modalities._pieces import Pieces, WordPieces
 from polymodal.modality import Fitted, Modality, ModalityConfig
 from polymodal.tensors import Fields
 from polymodal.types import MediaError
@@ -31,6 +32,9 @@ class TextConfig(ModalityConfig):
         compatible: NFKC rather than NFC.
         drop_words: augmentation: chance of each word to be left out.
         words_as_unit: hide whole words; False: each piece for itself.
+        bert: a folder of Hugging Face form whose WordPiece vocabulary is taken (tokenizer.json, or vocab.txt with
+            `lower`) instead of learning one. It is read once, before training, and stored with the model.
+        positions: rows of the table of positions, where it is to be longer than `max_tokens` (BERT: 512).
     """
 
     kind: Literal["text"] = "text"
@@ -41,14 +45,27 @@ class TextConfig(ModalityConfig):
     compatible: bool = True
     drop_words: float = Field(0.1, ge=0, lt=1)
     words_as_unit: bool = True
+    bert: str | None = None
+    positions: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _room(self) -> TextConfig:
+        if self.bert is not None and self.max_tokens < 3:
+            raise ValueError("max_tokens must be at least 3 with bert: two of them are marks")
+        if self.positions is not None and self.positions < self.max_tokens:
+            raise ValueError(f"positions {self.positions} is less than max_tokens {self.max_tokens}")
+        return self
 
     def fit(self, values: Iterable[Any]) -> Fitted:
-        """Trains the tokenizer: `{"tokenizer": JSON}`."""
+        """Trains the tokenizer: `{"tokenizer": JSON}`; with `bert` reads it: `{"tokenizer": JSON, "form": "bert"}`."""
+        if self.bert is not None:
+            return {"tokenizer": WordPieces.read(Path(self.bert), self.lower).dump(), "form": "bert"}
         return {"tokenizer": Pieces.train(values, self.vocabulary, self.lower, self.compatible).dump()}
 
     def build(self, width: int, fitted: Fitted) -> Text:
         """Raises BadInput where `fitted` holds no tokenizer."""
-        return Text(self, width, Pieces.load(fitted.get("tokenizer"), "fitted['tokenizer']"))
+        form = WordPieces if fitted.get("form") == "bert" else Pieces
+        return Text(self, width, form.load(fitted.get("tokenizer"), "fitted['tokenizer']"))
 
     def decoder(self) -> Text:
         """A Text whose tokenizer knows single bytes only."""
@@ -60,6 +77,8 @@ class Text(Modality):
 
     Fields of N <= max_tokens tokens: `id` int64, `position` int64 from 0, `start` int64 (1 where a piece begins a
     word), `unit` int64 (number of the word). No begin or end token: the model's summary token does that work.
+    With the tokenizer of a BERT folder there are both, they are never hidden, [MASK] stands for what is, and `start` is
+    0 throughout: its table then is BERT's of segments.
 
     Source: Devlin et al. 2019 (BERT): learned positions, the head, masking whole words.
     Differences: `start` is a field with its own embedding rather than "##" in the vocabulary; targets carry no label
@@ -68,11 +87,11 @@ class Text(Modality):
 
     kind: ClassVar[str] = "text"
 
-    def __init__(self, config: TextConfig, width: int, pieces: Pieces) -> None:
+    def __init__(self, config: TextConfig, width: int, pieces: Pieces | WordPieces) -> None:
         super().__init__()
         self.config, self.pieces = config, pieces
         self.content = _pieces.embedding(pieces.size, width)
-        self.place = _pieces.embedding(config.max_tokens, width)
+        self.place = _pieces.embedding(config.positions or config.max_tokens, width)
         self.start = _pieces.embedding(2, width)
 
     def decode(self, source: Any) -> str:
@@ -110,6 +129,8 @@ class Text(Modality):
         position = torch.arange(len(ids))
         start = torch.ones_like(word)
         start[1:] = word[1:] != word[:-1]
+        if self.pieces.marks:
+            start.zero_()
         unit = word if self.config.words_as_unit else position
         return {"id": torch.tensor(ids, dtype=torch.long), "position": position, "start": start, "unit": unit}
 
@@ -137,6 +158,23 @@ class Text(Modality):
     def sequence(self, fields: Fields) -> Tensor:
         """Number of the word, or of the piece where pieces are hidden one by one."""
         return fields["unit"]
+
+    def maskable(self, fields: Fields) -> Tensor | None:
+        """All but the marks of begin and end, where there are any."""
+        if not self.pieces.marks:
+            return None
+        return (fields["id"] != self.pieces.marks["cls"]) & (fields["id"] != self.pieces.marks["sep"])
+
+    def mask(self) -> Tensor | None:
+        """The vector of [MASK], where the vocabulary has it."""
+        return self.content.weight[self.pieces.marks["mask"]] if self.pieces.marks else None
+
+    def tables(self) -> Mapping[str, Tensor]:
+        """By the names of a BERT file; the segments only where `start` means them."""
+        named = {"word_embeddings": self.content, "position_embeddings": self.place}
+        if self.pieces.marks:
+            named["token_type_embeddings"] = self.start
+        return {name: table.weight for name, table in named.items()}
 
     def symbols(self, fields: Fields) -> Tensor:
         """The pieces."""
