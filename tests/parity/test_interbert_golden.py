@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import polymodal.objectives.interbert as module
 from polymodal import presence
 from polymodal.draws import seed_of
+from polymodal.evaluate.retrieval import Judged, measure
 from polymodal.losses.groups import span
 from polymodal.losses.matching import count_symbols, hard_pool, match, tfidf
 from polymodal.modalities.features import FeaturesConfig
@@ -26,7 +27,8 @@ from polymodal.nn.blocks import StackConfig
 from polymodal.nn.match import MatchHead
 from polymodal.nn.pretrained import Bert, fill_bert, fill_stack
 from polymodal.objectives.interbert import Grouping, Interbert, InterbertConfig, Replacement, Swap
-from polymodal.recipe import TrainConfig
+from polymodal.recipe import TrainConfig, build_model
+from polymodal.recipes.interbert import reference
 from polymodal.tensors import Batch
 from polymodal.train.optim import Average
 
@@ -430,3 +432,54 @@ def test_average_of_weights():
         seen.append(float(average.values["weight"]))
     assert seen == pytest.approx([0.1, 0.29, 0.561], abs=1e-6)
     assert TrainConfig().ema == 0.0
+
+
+def test_retrieval_metrics():
+    scores = np.array([[0.9, 0.1, 0.3, 0.2], [0.4, 0.3, 0.8, 0.1], [0.2, 0.6, 0.5, 0.7], [0.1, 0.2, 0.3, 0.25]])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    right = (order == np.array([0, 0, 2, 3])[:, None]).astype(float)
+    assert right.argmax(1).tolist() == [0, 1, 2, 1]
+    four, one = np.full(4, 4), np.ones(4, np.int64)
+    judged = Judged(right, four, one, one, np.eye(4)[[0] * 4])
+    assert measure(judged, "hit@1").mean() == 0.25
+    assert measure(judged, "hit@2").mean() == 0.75
+    two = np.full(1, 2)
+    hits = Judged(np.array([[1.0, 0, 1, 0, 0]]), np.full(1, 5), two, two, np.array([[1.0, 1, 0, 0, 0]]))
+    assert measure(hits, "ndcg@5")[0] == pytest.approx(0.919721, abs=1e-6)
+
+
+def test_parameters_of_the_paper(tmp_path):
+    """157,021,565 parameters for pre-training, from the recipe; our projections for search come on top."""
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*marks, *(f"w{n}" for n in range(30522 - len(marks)))]))
+    recipe = reference({"image": "features", "title": "text"}, "base")
+    words = recipe.modalities["title"].replace(bert=str(tmp_path), positions=512)
+    fitted = {
+        "image": {"channels": 2048, "mean": [0.0] * 2048, "spread": [1.0] * 2048},
+        "title": words.fit([]),
+    }
+    with torch.device("meta"):
+        model = build_model(recipe.replace(modalities={**recipe.modalities, "title": words}), fitted)
+        objective = recipe.objective.build(model)
+
+    def count(part):
+        return sum(p.numel() for p in part.parameters())
+
+    parts = {
+        "text_emb": count(model.modality("title")) + count(model.input_norms["title"]),
+        "image_emb": count(model.modality("image")) + count(model.input_norms["image"]),
+        "interaction": count(model.stages[0]),
+        "text_stream": count(model.stages[1].towers["title"]),
+        "image_stream": count(model.stages[1].towers["image"]),
+        "poolers": count(model.matching.poolers),
+        "itm": count(model.matching.classifier),
+        "lm_head(excl tied)": count(objective.heads["title"]),
+        "image_head": count(objective.heads["image"]),
+    }
+    if GOLDEN:
+        wanted = GOLDEN["ib.param_counts"]
+        assert parts == {name: wanted[name] for name in parts}
+        assert count(model.stages[0].stack.blocks[0]) == wanted["layer"]
+    assert sum(parts.values()) == 157_021_565
+    rest = count(model.projections) + objective.log_scale.numel() + objective.log_scale_item.numel()
+    assert count(model) + count(objective) == 157_021_565 + rest
