@@ -133,7 +133,7 @@ def hide(
     *,
     reach: tuple[Tensor, Tensor] | None = None,
     each: bool = False,
-    at_least_one: bool = False,
+    at_least_one: Tensor | None = None,
 ) -> Tensor:
     """Which tokens to hide and predict, (B, N) bool: drawn on valid tokens only.
 
@@ -144,7 +144,7 @@ def hide(
         overlap: (B, N, N) bool: hiding token i hides every valid j with overlap[i, j].
         reach: (place, extra), both (B, N) int64: a drawn token hides also what follows it by at most `extra` places.
         each: every token has a draw of its own, whatever it is tied to.
-        at_least_one: in a row where nothing was drawn the token with the smallest draw is.
+        at_least_one: (B,) bool: rows in which, where nothing was drawn, the token with the smallest draw is.
 
     A token uses the draw of the first token it is tied to: a unit has one draw, so units of every size are hidden with
     the same chance. Under a looser relation (boxes that overlap) everything tied to a drawn token is hidden with it,
@@ -165,14 +165,15 @@ def hide(
     return valid & (tied & drawn[:, :, None]).any(1)
 
 
-def _enough(valid: Tensor, ratio: float, draws: Tensor, at_least_one: bool) -> Tensor | float:
+def _enough(valid: Tensor, ratio: float, draws: Tensor, at_least_one: Tensor | None) -> Tensor | float:
     """Draws below this are taken: the ratio, or just more than the row's smallest draw where that is above it."""
-    if not at_least_one:
+    if at_least_one is None:
         return ratio
     smallest = (
         draws.masked_fill(~valid, 1.0).amin(1, keepdim=True) if valid.shape[1] else draws.new_ones((len(draws), 1))
     )
-    return smallest.nextafter(torch.ones_like(smallest) * 2).clamp(min=ratio)
+    above = smallest.nextafter(torch.full_like(smallest, 2.0)).clamp(min=ratio)
+    return torch.where(at_least_one[:, None], above, ratio)
 
 
 def exchange(cells: Cells, rows: Tensor, donors: Tensor) -> Cells:

@@ -37,7 +37,8 @@ class Grouping(Config):
         anchors: "unit": what hides together has one draw; "token": every token is an anchor of its own (regions that
             overlap, as published).
         form: "anchors" as published; "span" one run a row, as released, whatever the probability.
-        always_one: where no anchor was drawn, one is: 35 % of ten-token captions would have no target.
+        always_one: in cells of at least so many tokens one anchor is drawn where none was: 35 % of ten-token captions
+            would have no target. In short cells it would hide half of what there is. None: never, as published.
         vector: "learned" (or the modality's own [MASK]); "blank": the blank cell's, as released for regions.
         random, keep: share of hidden tokens that become a random one, or stay.
     """
@@ -46,7 +47,7 @@ class Grouping(Config):
     extra: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     anchors: Literal["unit", "token"] = "unit"
     form: Literal["anchors", "span"] = "anchors"
-    always_one: bool = True
+    always_one: int | None = Field(6, ge=1)
     vector: Literal["learned", "blank"] = "learned"
     random: float = Field(0.1, ge=0, le=1)
     keep: float = Field(0.1, ge=0, le=1)
@@ -157,9 +158,8 @@ class Interbert(Objective):
         a term's modalities cannot change it; a hard donor is sought in the batch of one process, not in the corpus
         (`replacement.top`); `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to
         search by (weights 0 restore it).
-    Differences from the release, by fields: one span (`form="span"`), no hard negatives (`replacement.hard=0`), region
-        anchors at 10 %, words of mismatched pairs counted (`ungated`), zeroed regions (`vector="blank"`). Its
-        conditional masking is not here: its second pass reads what the first one zeroed.
+    Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
+        second pass reads what the first one zeroed.
     Related: SCALE (masked tasks and contrast), M3AE (masked tasks alone).
     """
 
@@ -237,7 +237,7 @@ class Interbert(Objective):
             modality.overlap(cells.fields),
             reach=None if place is None else (place, extra),
             each=how.anchors == "token",
-            at_least_one=how.always_one and ratio > 0,
+            at_least_one=valid.sum(1) >= how.always_one if how.always_one and ratio else None,
         )
 
     def _corrupt(

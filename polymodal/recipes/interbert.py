@@ -65,8 +65,8 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     shape = ours.model.replace(
         tower=stack, trunk=stack, tower_of=others, summary="mean", types="none", input_norm=True, pool="first"
     )
-    regions = Grouping(probability=0.1, extra=(0,), anchors="token", vector="blank", random=0, keep=0, always_one=False)
-    words = Grouping(form="span", always_one=False)
+    regions = Grouping(probability=0.1, extra=(0,), anchors="token", vector="blank", random=0, keep=0, always_one=None)
+    words = Grouping(form="span", always_one=None)
     objective = InterbertConfig(
         groups={name: words if kind == "text" else regions for name, kind in kinds.items()},
         ungated=tuple(name for name, kind in kinds.items() if kind == "text"),

@@ -128,7 +128,7 @@ def test_coverage_of_segments(n, share, none):
     hidden = presence.hide(valid, 0.1, draws, reach=(place, reach))
     assert float(hidden.double().mean()) == pytest.approx(share, abs=0.003)
     assert float((~hidden.any(1)).double().mean()) == pytest.approx(none, abs=0.008)
-    once = presence.hide(valid, 0.1, draws, reach=(place, reach), at_least_one=True)
+    once = presence.hide(valid, 0.1, draws, reach=(place, reach), at_least_one=torch.ones(rows, dtype=torch.bool))
     assert once.any(1).all()
     assert torch.equal(once[hidden.any(1)], hidden[hidden.any(1)])
 
