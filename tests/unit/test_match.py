@@ -15,7 +15,7 @@ from polymodal.types import BadInput, MediaError, Record
 ORDERS = [("trunk", "towers"), ("towers", "trunk"), ("towers",), ("trunk",)]
 RED = Record("red", {"title": "red shoe"})
 FACTS = Record("facts", {"facts": (("colour", "red"), ("shape", "shoe"))})
-BOTH = Record("both", {"title": "blue vase", "facts": (("colour", "red"),)})
+BOTH = Record("both", {"title": "blue vase with a much longer name", "facts": (("colour", "red"),)})
 VECTOR = Record("vector", {"vector": np.ones((2, 8), np.float32)})
 FULL = Record("full", {"title": "green lamp", **FACTS.values, **VECTOR.values})
 
@@ -70,6 +70,21 @@ def test_the_candidates_own_cell_of_the_querys_modality_is_not_looked_at():
     facts_alone = Record("full", {"facts": BOTH.values["facts"]})
     assert one.match([RED], [BOTH])[0, 0] == pytest.approx(one.match([RED], [facts_alone])[0, 0], abs=1e-6)
     assert np.isnan(one.match([RED], [Record("other", {"title": "red shoe"})])[0, 0])
+
+
+def test_only_pairs_between_the_two_sides_count():
+    """The mean of title with facts and title with vector; facts with vector says nothing about the query."""
+    one = matcher()
+    network = one.embedder.network
+    row = Record("row", {**RED.values, **FACTS.values, **VECTOR.values})
+    batch = next(one.embedder.batches([row]))
+    with torch.no_grad():
+        last = network.encode(network.tokenize(batch)).last
+        title, facts, vector = (network.matching.pool(n, network.pooled(last[n]).z) for n in micro.NAMES)
+        mean = (network.matching(title, facts) + network.matching(title, vector)) / 2
+    wanted = float(mean.softmax(1)[0, 0])
+    assert one.match([RED], [FULL])[0, 0] == pytest.approx(wanted, abs=1e-6)
+    assert float(network.matching(facts, vector).detach().softmax(1)[0, 0]) != pytest.approx(wanted, abs=1e-3)
 
 
 def test_ranking_again():

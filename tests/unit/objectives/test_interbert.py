@@ -134,19 +134,19 @@ def test_labels_are_of_the_pairs_with_the_exchanged_cell(model, batch):
 
 
 def test_gates(model):
-    """Columns: intact; text exchanged of two; text exchanged of three; alone; text exchanged, but nobody sees it."""
+    """Columns: intact; text exchanged of two, of three; alone; text exchanged and dropped, two and one left."""
     yes, no = True, False
     visible = {
-        "text": torch.tensor([yes, yes, yes, yes, no]),
-        "table": torch.tensor([yes, yes, yes, no, yes]),
-        "features": torch.tensor([yes, no, yes, no, yes]),
+        "text": torch.tensor([yes, yes, yes, yes, no, no]),
+        "table": torch.tensor([yes, yes, yes, no, yes, yes]),
+        "features": torch.tensor([yes, no, yes, no, yes, no]),
     }
-    never = torch.zeros(5, dtype=torch.bool)
-    swap = Swap({"text": torch.tensor([no, yes, yes, no, yes]), "table": never, "features": never}, {})
+    never = torch.zeros(6, dtype=torch.bool)
+    swap = Swap({"text": torch.tensor([no, yes, yes, no, yes, yes]), "table": never, "features": never}, {})
     gates = build_objective("interbert", model)._gates(visible, swap)
-    assert (gates["text"] & visible["text"]).tolist() == [yes, no, no, yes, no]
-    assert (gates["table"] & visible["table"]).tolist() == [yes, no, yes, no, yes]
-    assert (gates["features"] & visible["features"]).tolist() == [yes, no, yes, no, yes]
+    assert (gates["text"] & visible["text"]).tolist() == [yes, no, no, yes, no, no]
+    assert (gates["table"] & visible["table"]).tolist() == [yes, no, yes, no, yes, yes]
+    assert (gates["features"] & visible["features"]).tolist() == [yes, no, yes, no, yes, no]
 
 
 def counts(model, batch, **fields):
