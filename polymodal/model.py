@@ -60,7 +60,8 @@ class ModelConfig(Config):
         match: hidden width of a matching head that is part of the model and exported with it, so that two sides can be
             compared after training (`polymodal.match`); 0 for none.
         bert: modality name -> folder of a BERT (config.json, model.safetensors) that its tables and the stacks it
-            passes start from; read when training begins, not when a model is loaded.
+            passes start from; read when training begins, not when a model is loaded. With summary="mean" and types
+            "none" or "zero" a row of text alone is then exactly that BERT.
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """

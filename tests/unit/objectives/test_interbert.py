@@ -125,7 +125,9 @@ def test_labels_are_of_the_pairs_with_the_exchanged_cell(model, batch):
         both = batch.cells[i].present & batch.cells[j].present
         wrong = (swap.rows[i] | swap.rows[j]) & both
         assert int(terms[f"match/{i}~{j}"].count) == int(both.sum())
-        assert float(terms[f"match/{i}~{j}"].value.detach()) == pytest.approx(10 * float(wrong.sum() / both.sum()), abs=1e-3)
+        assert float(terms[f"match/{i}~{j}"].value.detach()) == pytest.approx(
+            10 * float(wrong.sum() / both.sum()), abs=1e-3
+        )
     none = build_objective("interbert", model, replacement=Replacement(share=0.0))
     assert not any(rows.any() for rows in swapped(none, model, batch).rows.values())
 
