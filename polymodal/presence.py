@@ -150,8 +150,8 @@ def hide(
     the same chance. Under a looser relation (boxes that overlap) everything tied to a drawn token is hidden with it,
     so more than `ratio` of the tokens are. Nothing is passed on: what is hidden with a drawn token hides no other.
     """
-    if overlap is None and reach is None:
-        return valid & (draws < _enough(valid, ratio, draws, at_least_one))
+    if overlap is None and reach is None and at_least_one is None:
+        return valid & (draws < ratio)
     alone = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     tied = (alone if overlap is None else overlap) & valid[:, None, :] & valid[:, :, None]
     first = tied.int().argmax(-1)
