@@ -155,12 +155,10 @@ class Interbert(Objective):
         (segments and hard negatives from descriptions of it, as the full text was not at hand); black4321/InterBERT at
         7ccabb1.
     Differences from the paper: N modalities, any subset; a donor must have all that the row has, so that rows without
-        a term's modalities cannot change it; a hard donor is sought in the batch of one process, not in the corpus
-        (`replacement.top`); `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to
-        search by (weights 0 restore it).
+        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of one process's batch, not
+        of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to search by.
     Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
         second pass reads what the first one zeroed.
-    Related: SCALE (masked tasks and contrast), M3AE (masked tasks alone).
     """
 
     def __init__(self, config: InterbertConfig, model: Model) -> None:
@@ -204,7 +202,9 @@ class Interbert(Objective):
         terms |= self._match(model, encoded, names, swap)
         terms |= self._contrasts(model, clean, encoded, names, swap)
         embedded = {ITEM: self._item(model, encoded, swap)} if names else {}
-        return Losses(terms, self._weights(terms, len(model.names)), {}, embedded)
+        log = {f"hidden/{n}": h.sum() / batch.cells[n].valid.sum().clamp(min=1) for n, h in hidden.items()}
+        log |= {f"mismatched/{n}": rows.float().mean() for n, rows in swap.rows.items()}
+        return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
 
     def _weights(self, terms: Mapping[str, Term], modalities: int) -> dict[str, float]:
         # Fixed denominators: a modality that a batch happens to lack must not make the other terms weigh more.
