@@ -16,7 +16,7 @@ Every tensor field has the token axis first, so shared code needs no branch on t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -183,6 +183,41 @@ class Modality(nn.Module, ABC):
         """
         unit = fields.get("unit")
         return None if unit is None else unit[:, :, None] == unit[:, None, :]
+
+    def maskable(self, fields: Fields) -> Tensor | None:
+        """Which tokens may be hidden and predicted, (B, N) bool; None: all. Marks of begin and end, say, may not."""
+        return None
+
+    def sequence(self, fields: Fields) -> Tensor | None:
+        """Where tokens follow one another and a near one tells of the next: their places, (B, N) int64. None: a set."""
+        return None
+
+    def symbols(self, fields: Fields) -> Tensor | None:
+        """What to count when two cells are compared by what they contain, (B, N) int64; None: nothing countable."""
+        return None
+
+    def substitute(self, fields: Fields, draws: Tensor) -> Fields | None:
+        """Packed fields with random content by `draws` (K,) in [0, 1), drawn from all that could stand there.
+
+        None: there is no such thing; what stands elsewhere in the same row is taken.
+        """
+        return None
+
+    def mask(self) -> Tensor | None:
+        """The content (D,) that stands for a hidden token, where the modality has one of its own ([MASK])."""
+        return None
+
+    def whole(self, fields: Fields) -> Tensor | None:
+        """Packed tokens whose content is the mean of all others of their cell, (K,) bool; None: no such token."""
+        return None
+
+    def tables(self) -> Mapping[str, Tensor]:
+        """Parameters that a file of pretrained weights may fill, by their names there; none by default."""
+        return {}
+
+    def table(self) -> Tensor | None:
+        """The vectors (V, D) of the symbols that `head` predicts, where it could share them; None: no such thing."""
+        return None
 
 
 def standardise(moments: Iterable[np.ndarray], floor: float = 1e-3) -> tuple[list[float], list[float]]:

@@ -7,6 +7,7 @@ ViLBERT, LXMERT `("towers", "cotrunk")`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import torch
@@ -19,6 +20,8 @@ from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
 from polymodal.nn.cross import CoStack, Order, Readout
+from polymodal.nn.match import MatchHead
+from polymodal.nn.pretrained import fill_bert, read_bert
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
 from polymodal.types import BadInput
 
@@ -47,9 +50,22 @@ class ModelConfig(Config):
         tower, trunk: depth and heads of a stage's stacks; a co-trunk takes those of the trunk.
         co_order: sub-layers of a co-trunk's layer, see `nn.cross.CoLayer`.
         co_share: one co-attention for all streams of a co-trunk (LXMERT) instead of one for each (ViLBERT).
+        tower_of: modality name -> depth and heads of its tower, where they differ from `tower` (InterBERT: 8 heads for
+            the picture, 12 for the text).
         share: groups of modality names that use one tower (the SCALE release: text with table, image with video).
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
-            mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens).
+            mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens). "mean": the trunk
+            has no summary token, and an item's vector is the mean of its modalities' vectors.
+        types: what tells the trunk which modality a token is of: a vector each, "random" or "zero" at first (from the
+            paper's two modalities to N without a change at the start), or "none" (InterBERT).
+        input_norm: LayerNorm on every token's content plus position, with the trunk's epsilon, as in BERT.
+        pool: what a modality's vector is read from: the mean over its tokens, or the first one (BERT's [CLS]). "first"
+            is for modalities whose first token stands for the cell: text with marks, features with `whole`.
+        match: hidden width of a matching head that is part of the model and exported with it, so that two sides can be
+            compared after training (`polymodal.match`); 0 for none.
+        bert: modality name -> folder of a BERT (config.json, model.safetensors) that its tables and the stacks it
+            passes start from; read when training begins, not when a model is loaded. With summary="mean" and types
+            "none" or "zero" a row of text alone is then exactly that BERT.
         projection_relu: ReLU before the unit norm of a projection, as in the SCALE release; similarities then lie in
             [0, 1].
     """
@@ -63,8 +79,14 @@ class ModelConfig(Config):
     trunk: StackConfig = StackConfig()
     co_order: Order = "vilbert"
     co_share: bool = False
+    tower_of: dict[str, StackConfig] = Field(default_factory=dict)
     share: tuple[tuple[str, ...], ...] = ()
-    summary: Literal["token", "parts"] = "parts"
+    summary: Literal["token", "parts", "mean"] = "parts"
+    types: Literal["random", "zero", "none"] = "random"
+    input_norm: bool = False
+    pool: Literal["mean", "first"] = "mean"
+    match: int = Field(0, ge=0)
+    bert: dict[str, str] = Field(default_factory=dict)
     projection_relu: bool = False
 
     def item_width(self, modalities: int) -> int:
@@ -86,9 +108,15 @@ class Towers(nn.Module):
     mixes = False
 
     def __init__(
-        self, names: Collection[str], width: int, config: StackConfig, share: Collection[tuple[str, ...]]
+        self,
+        names: Collection[str],
+        width: int,
+        config: StackConfig,
+        share: Collection[tuple[str, ...]],
+        special: Mapping[str, StackConfig] | None = None,
     ) -> None:
         super().__init__()
+        own = special or {}
         shared = [name for group in share for name in group]
         wrong = [name for name in shared if name not in names or shared.count(name) > 1]
         if wrong:
@@ -97,7 +125,9 @@ class Towers(nn.Module):
             )
         leader = {name: group[0] for group in share for name in group}
         self.leader = {name: leader.get(name, name) for name in names}
-        self.towers = nn.ModuleDict({name: Stack(width, config) for name in sorted(set(self.leader.values()))})
+        self.towers = nn.ModuleDict(
+            {name: Stack(width, own.get(name, config)) for name in sorted(set(self.leader.values()))}
+        )
 
     def forward(self, parts: Parts) -> dict[str, Tokens]:
         """Parts -> Parts of the same shapes."""
@@ -117,15 +147,25 @@ class Trunk(nn.Module):
 
     mixes = True
 
-    def __init__(self, names: Collection[str], width: int, config: StackConfig) -> None:
+    def __init__(
+        self, names: Collection[str], width: int, config: StackConfig, types: str = "random", summary: bool = True
+    ) -> None:
         super().__init__()
         self.stack = Stack(width, config)
-        self.types = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in sorted(names)})
-        self.item = nn.Parameter(torch.randn(width) * 0.02)
+        spread = 0.02 if types == "random" else 0.0
+        named = [] if types == "none" else sorted(names)
+        self.types = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * spread) for name in named})
+        self.item = nn.Parameter(torch.randn(width) * 0.02) if summary else None
 
     def forward(self, parts: Parts) -> dict[str, Tokens]:
         """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
-        typed = {n: Tokens(tokens.x + self.types[n], tokens.valid) for n, tokens in parts.items() if n != ITEM}
+        typed = {
+            n: Tokens(tokens.x + self.types[n], tokens.valid) if n in self.types else tokens
+            for n, tokens in parts.items()
+            if n != ITEM
+        }
+        if self.item is None:
+            return presence.split(self.stack(presence.join(typed)), typed)
         some = torch.stack([tokens.valid.any(1) for tokens in typed.values()]).any(0)
         item = Tokens(self.item.expand(len(some), 1, -1), some[:, None])
         joined = {ITEM: item, **typed}
@@ -184,18 +224,21 @@ class Model(nn.Module):
         self.modalities = nn.ModuleDict(modalities)
         names = list(modalities)
         build: dict[str, Callable[[], nn.Module]] = {
-            "towers": lambda: Towers(names, config.width, config.tower, config.share),
-            "trunk": lambda: Trunk(names, config.width, config.trunk),
+            "towers": lambda: Towers(names, config.width, config.tower, config.share, config.tower_of),
+            "trunk": lambda: Trunk(names, config.width, config.trunk, config.types, config.summary != "mean"),
             "cotrunk": lambda: CoTrunk(names, config.width, config.trunk, config.co_order, config.co_share),
         }
         self.stages = nn.ModuleList([build[stage]() for stage in config.stages])
-        mixed = any(cast(Stage, stage).mixes for stage in self.stages)
-        projected = [*names, ITEM] if mixed else names  # else the item is the mean of its vectors
+        own_item = config.summary != "mean" and any(cast(Stage, stage).mixes for stage in self.stages)
+        projected = [*names, ITEM] if own_item else names  # else the item is the mean of its vectors
         self.projections = nn.ModuleDict(
             {name: Projection(config.width, config.embedding, config.projection_relu) for name in projected}
         )
         if config.unique:
             self.uniques = nn.ModuleDict({name: Projection(config.width, config.unique, False) for name in names})
+        if config.input_norm:
+            self.input_norms = nn.ModuleDict({name: nn.LayerNorm(config.width, config.trunk.eps) for name in names})
+        self.matching = MatchHead(names, config.width, config.match) if config.match else None
         self.apply(_initialise)
 
     @property
@@ -206,6 +249,20 @@ class Model(nn.Module):
     def modality(self, name: str) -> Modality:
         """The modality of that name."""
         return cast(Modality, self.modalities[name])
+
+    def start_from_bert(self) -> None:
+        """Fill what `config.bert` names from its folders. Raises BadInput, with what does not fit."""
+        for name, folder in self.config.bert.items():
+            if name not in self.modalities:
+                raise BadInput("model.bert", f"one of {', '.join(self.names)}", repr(name), nearest(name, self.names))
+            stacks = [
+                stage.stack
+                if isinstance(stage, Trunk)
+                else cast(Towers, stage).towers[cast(Towers, stage).leader[name]]
+                for stage in self.stages
+            ]
+            norm = cast(nn.LayerNorm, self.input_norms[name]) if self.config.input_norm else None
+            fill_bert(read_bert(Path(folder)), self.modality(name).tables(), norm, cast(list[Stack], stacks))
 
     def tokenize(self, batch: Batch, corrupt: Corrupt | None = None) -> dict[str, Tokens]:
         """Batch -> Parts, embedding valid tokens only.
@@ -224,7 +281,13 @@ class Model(nn.Module):
             content = modality.embed(fields)
             if corrupt is not None:
                 content = corrupt(name, content, cells)
-            parts[name] = presence.scatter(content + modality.positions(fields), cells.valid)
+            whole = modality.whole(fields)
+            if whole is not None:
+                content = presence.summarise(content, whole, cells.valid)
+            placed = content + modality.positions(fields)
+            if self.config.input_norm:
+                placed = self.input_norms[name](placed)
+            parts[name] = presence.scatter(placed, cells.valid)
         return parts
 
     def encode(self, parts: Parts, thin: Callable[[Parts], Parts] | None = None) -> Encoded:
@@ -240,11 +303,41 @@ class Model(nn.Module):
             stages.append(parts)
         return Encoded(tuple(stages), source)
 
+    def apart(self, parts: Parts) -> Parts:
+        """Parts after the stages that stand before the first one that mixes: what can be computed side by side."""
+        for module in self.stages[: self._mixing]:
+            parts = cast(Stage, module)(parts)
+        return parts
+
+    def together(self, parts: Parts) -> Parts:
+        """`apart`'s parts after the remaining stages."""
+        for module in self.stages[self._mixing :]:
+            parts = cast(Stage, module)(parts)
+        return parts
+
+    @property
+    def _mixing(self) -> int:
+        mixes = [cast(Stage, stage).mixes for stage in self.stages]
+        return mixes.index(True) if True in mixes else len(mixes)
+
+    def alone(self, parts: Parts) -> dict[str, Embedded]:
+        """Each modality's vector as if the row had nothing else: what a query of that modality alone gets.
+
+        Where towers come first one pass of them gives all; where a trunk comes first each modality has its own pass.
+        """
+        if self._mixing:
+            each = self.apart(parts)
+        else:
+            each = {name: self.together({name: tokens})[name] for name, tokens in parts.items()}
+        return {name: self._project(name, self.pooled(each[name])) for name in parts}
+
+    def pooled(self, tokens: Tokens) -> Embedded:
+        """What stands for a part's tokens, (B, D): their mean or the first one (`config.pool`)."""
+        return presence.first(tokens) if self.config.pool == "first" else presence.pool(tokens)
+
     def unimodal(self, encoded: Encoded) -> Parts:
         """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
-        mixes = [cast(Stage, stage).mixes for stage in self.stages]
-        first = mixes.index(True) if True in mixes else len(mixes)
-        return encoded.stages[first - 1]  # -1, the last of all, where a trunk comes first
+        return encoded.stages[self._mixing - 1]  # -1, the last of all, where a trunk comes first
 
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
@@ -256,7 +349,7 @@ class Model(nn.Module):
         """
         parts = self.unimodal(encoded)
         wanted = [n for n in (*parts, ITEM) if names is None or n in names]
-        pooled = {name: presence.pool(parts[name]) for name in parts if name != ITEM}
+        pooled = {name: self.pooled(parts[name]) for name in parts if name != ITEM}
         out = {name: self._project(name, pooled[name]) for name in pooled if name in wanted}
         if ITEM in wanted:
             out[ITEM] = self._item(encoded, pooled, out)
@@ -269,9 +362,9 @@ class Model(nn.Module):
         return Embedded(F.normalize(item.z[:, : self.config.embedding], dim=-1, eps=1e-6), item.present)
 
     def _item(self, encoded: Encoded, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
-        if ITEM in encoded.last:
+        if ITEM in self.projections:
             token = presence.pool(encoded.last[ITEM])
-            parts = [presence.pool(part) for name, part in encoded.last.items() if name != ITEM]
+            parts = [self.pooled(part) for name, part in encoded.last.items() if name != ITEM]
             extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
             shared = self._project(ITEM, Embedded(token.z + extra, token.present))
         else:

@@ -22,7 +22,9 @@ __all__ = [
     "clean",
     "complete",
     "drop",
+    "exchange",
     "fill",
+    "first",
     "hide",
     "join",
     "keep_only",
@@ -34,6 +36,7 @@ __all__ = [
     "scatter",
     "show",
     "split",
+    "summarise",
 ]
 
 
@@ -126,7 +129,16 @@ def drop(parts: Parts, probability: float, draws: Mapping[str, Tensor]) -> dict[
     return {name: restrict(tokens, keep[:, at]) for at, (name, tokens) in enumerate(parts.items())}
 
 
-def hide(valid: Tensor, ratio: float, draws: Tensor, overlap: Tensor | None = None) -> Tensor:
+def hide(
+    valid: Tensor,
+    ratio: float,
+    draws: Tensor,
+    overlap: Tensor | None = None,
+    *,
+    reach: tuple[Tensor, Tensor] | None = None,
+    each: bool = False,
+    at_least_one: Tensor | None = None,
+) -> Tensor:
     """Which tokens to hide and predict, (B, N) bool: drawn on valid tokens only.
 
     Args:
@@ -134,15 +146,26 @@ def hide(valid: Tensor, ratio: float, draws: Tensor, overlap: Tensor | None = No
         ratio: chance of each token, in [0, 1]; of each set of tokens where `overlap` ties them.
         draws: (B, N) uniform in [0, 1).
         overlap: (B, N, N) bool: hiding token i hides every valid j with overlap[i, j].
+        reach: (place, extra), both (B, N) int64: a drawn token hides also what follows it by at most `extra` places.
+        each: every token has a draw of its own, whatever it is tied to.
+        at_least_one: (B,) bool: rows in which, where nothing was drawn, the token with the smallest draw is.
 
     A token uses the draw of the first token it is tied to: a unit has one draw, so units of every size are hidden with
     the same chance. Under a looser relation (boxes that overlap) everything tied to a drawn token is hidden with it,
-    so more than `ratio` of the tokens are.
+    so more than `ratio` of the tokens are. Nothing is passed on: what is hidden with a drawn token hides no other.
     """
-    if overlap is None:
+    if overlap is None and reach is None and at_least_one is None:
         return valid & (draws < ratio)
-    tied = overlap & valid[:, None, :] & valid[:, :, None]
-    drawn = valid & (draws.gather(1, tied.int().argmax(-1)) < ratio)
+    alone = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    tied = (alone if overlap is None else overlap) & valid[:, None, :] & valid[:, :, None]
+    first = tied.int().argmax(-1)
+    own = draws if each else draws.gather(1, first)
+    drawn = valid & (own < _enough(valid, ratio, own, at_least_one))
+    if reach is not None:
+        place, extra = reach
+        ahead = place[:, None, :] - place[:, :, None]
+        extra = extra if each else extra.gather(1, first)
+        tied = tied | ((ahead > 0) & (ahead <= extra[:, :, None]))
     return valid & (tied & drawn[:, :, None]).any(1)
 
 
@@ -204,6 +227,47 @@ def reveal(batch: Batch, visible: Mapping[str, Tensor]) -> Batch:
         for name, cells in batch.cells.items()
     }
     return replace(batch, cells=seen)
+
+
+def _enough(valid: Tensor, ratio: float, draws: Tensor, at_least_one: Tensor | None) -> Tensor | float:
+    """Draws below this are taken: the ratio, or just more than the row's smallest draw where that is above it."""
+    if at_least_one is None:
+        return ratio
+    smallest = (
+        draws.masked_fill(~valid, 1.0).amin(1, keepdim=True) if valid.shape[1] else draws.new_ones((len(draws), 1))
+    )
+    above = smallest.nextafter(torch.full_like(smallest, 2.0)).clamp(min=ratio)
+    return torch.where(at_least_one[:, None], above, ratio)
+
+
+def exchange(cells: Cells, rows: Tensor, donors: Tensor) -> Cells:
+    """The cells with those of `rows` (B,) bool replaced, whole, by the cells of the rows `donors` (B,) int64."""
+    fields = {
+        name: torch.where(rows.view(-1, *[1] * (value.ndim - 1)), value[donors], value)
+        for name, value in cells.fields.items()
+    }
+    return Cells(fields, torch.where(rows[:, None], cells.valid[donors], cells.valid))
+
+
+def first(tokens: Tokens) -> Embedded:
+    """The first valid token of each row; a row without one is not present and its vector is zero."""
+    present = tokens.valid.any(1)
+    at = tokens.valid.int().argmax(1) if tokens.valid.shape[1] else present.long()
+    z = tokens.x[torch.arange(len(at), device=at.device), at] if tokens.valid.shape[1] else tokens.x.sum(1)
+    return Embedded(z.masked_fill(~present[:, None], 0.0), present)
+
+
+def summarise(content: Tensor, whole: Tensor, valid: Tensor) -> Tensor:
+    """Packed content (K, D) in which the tokens `whole` (K,) bool are the mean of the other tokens of their row.
+
+    A row with nothing else keeps what stands there.
+    """
+    row = valid.nonzero()[:, 0]
+    others = ~whole
+    total = content.new_zeros((len(valid), content.shape[1])).index_add(0, row[others], content[others])
+    count = torch.zeros_like(total[:, :1]).index_add(0, row[others], torch.ones_like(content[others, :1]))
+    use = whole & (count[row, 0] > 0)
+    return torch.where(use[:, None], (total / count.clamp(min=1))[row], content)
 
 
 def attention_mask(valid: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ ABSENCE = "tests/contract/test_absence.py"
 CONTRAST = "tests/unit/losses/test_losses_contrastive.py"
 PRESENCE = "tests/unit/test_presence.py"
 SCALE = "tests/unit/objectives/test_scale.py"
+INTERBERT = "tests/unit/objectives/test_interbert.py"
 GOLDEN = "tests/parity/test_scale_golden.py"
 ATTENTION = "tests/unit/nn/test_nn_attention.py"
 MODEL = "tests/unit/test_model.py"
@@ -214,8 +215,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "position lost under the mask",
         "model.py",
-        "presence.scatter(content + modality.positions(fields), cells.valid)",
-        "presence.scatter(content + modality.positions(fields) * (content != 0), cells.valid)",
+        "placed = content + modality.positions(fields)",
+        "placed = content + modality.positions(fields) * (content != 0)",
         MODEL,
     ),
     _m(
@@ -399,6 +400,84 @@ MUTATIONS: tuple[Mutation, ...] = (
         "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=self._ignore(batch, names) & False,",
         RANKS,
         SCALE,
+    ),
+    # -- InterBERT -------------------------------------------------------------------------------------------------------
+    _m(
+        "a donor lacks what the row has",
+        "objectives/interbert.py",
+        "possible = ~lacks & (",
+        "possible = (",
+        INTERBERT,
+    ),
+    _m(
+        "equal content called a mismatch",
+        "objectives/interbert.py",
+        "eligible & (batch.digests[name][:, None] != batch.digests[name][None])",
+        "eligible",
+        INTERBERT,
+    ),
+    _m(
+        "a lone exchanged cell trains masked tokens",
+        "objectives/interbert.py",
+        "intact | (part & several)",
+        "intact | part",
+        INTERBERT,
+    ),
+    _m(
+        "pairs with an exchanged cell called matched",
+        "objectives/interbert.py",
+        "swap.rows[i] | swap.rows[j]",
+        "swap.rows[i] & swap.rows[j]",
+        INTERBERT,
+    ),
+    _m(
+        "item vectors of mixed rows",
+        "objectives/interbert.py",
+        "item.present & self._intact(visible, swap)",
+        "item.present",
+        INTERBERT,
+    ),
+    _m(
+        "marks of begin and end hidden",
+        "objectives/interbert.py",
+        "valid = cells.valid if may is None else cells.valid & may",
+        "valid = cells.valid",
+        INTERBERT,
+    ),
+    _m(
+        "near duplicates as hard negatives",
+        "losses/matching.py",
+        "(near < band[1])",
+        "(near <= 9)",
+        INTERBERT,
+    ),
+    _m(
+        "hiding is passed on from box to box",
+        "presence.py",
+        "own = draws if each else draws.gather(1, first)",
+        "own = draws.gather(1, first)",
+        "tests/parity/test_interbert_golden.py",
+    ),
+    _m(
+        "segments one token short",
+        "presence.py",
+        "(ahead > 0) & (ahead <= extra[:, :, None])",
+        "(ahead > 0) & (ahead < extra[:, :, None])",
+        PRESENCE,
+    ),
+    _m(
+        "pairs within one side rank it",
+        "match.py",
+        "(own[i] != own[j])",
+        "(own[i] == own[i])",
+        "tests/unit/test_match.py",
+    ),
+    _m(
+        "layers of BERT all from the first on",
+        "nn/pretrained.py",
+        "first += stack.config.layers",
+        "first += 0",
+        "tests/unit/nn/test_nn_pretrained.py",
     ),
 )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ __all__ = [
     "RESERVED",
     "Choices",
     "Pieces",
+    "WordPieces",
     "clean",
     "embedding",
     "keep_some",
@@ -60,7 +62,29 @@ def clean(text: str, limit: int) -> str:
     return " ".join(cut.translate(_INVISIBLE).split())
 
 
-class Pieces:
+class Symbols:
+    """What every tokenizer here can say of a prediction. Needs: `size`, the number of ids, `first`, the least id that
+    stands for a piece of text, and `decode`.
+    """
+
+    size: int
+    first: int
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some pieces, joined."""
+        raise NotImplementedError
+
+    def likeliest(self, logits: Tensor, most: int = 5) -> tuple[list[int], Choices]:
+        """The best id of each row of logits (H, size), and its `most` likeliest pieces with their probabilities."""
+        scores = logits.float().cpu().clone()
+        scores[:, : self.first] = -torch.inf
+        values, at = scores.softmax(-1).topk(min(most, self.size - self.first))
+        pairs = zip(at.tolist(), values.tolist(), strict=True)
+        choices = tuple(tuple((self.decode([i]), p) for i, p in zip(*row, strict=True)) for row in pairs)
+        return at[:, 0].tolist() if len(at) else [], choices
+
+
+class Pieces(Symbols):
     """Text -> numbers of pieces, any script; nothing is ever unknown, because every byte is a piece.
 
     NFKC and lower case (both optional), words split at spaces, at punctuation, between digits and letters, and before
@@ -73,6 +97,8 @@ class Pieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.first = RESERVED
+        self.marks: Mapping[str, int] = {}
         self.size = RESERVED + tokenizer.get_vocab_size(with_added_tokens=False)
 
     @classmethod
@@ -132,20 +158,70 @@ class Pieces:
         names = [self._tokenizer.id_to_token(i - RESERVED) for i in ids if i >= RESERVED]
         return str(decoders.ByteLevel().decode([n for n in names if n is not None])).replace("�", "")
 
-    def likeliest(self, logits: Tensor, most: int = 5) -> tuple[list[int], Choices]:
-        """The best id of each row of logits (H, size), and its `most` likeliest pieces with their probabilities."""
-        scores = logits.float().cpu().clone()
-        scores[:, :RESERVED] = -torch.inf
-        values, at = scores.softmax(-1).topk(min(most, self.size - RESERVED))
-        pairs = zip(at.tolist(), values.tolist(), strict=True)
-        choices = tuple(tuple((self.decode([i]), p) for i, p in zip(*row, strict=True)) for row in pairs)
-        return at[:, 0].tolist() if len(at) else [], choices
-
 
 def surest(choices: Choices) -> tuple[tuple[float, ...], float]:
     """The probability of each first choice, and the sum of their logarithms."""
     confidence = tuple(row[0][1] for row in choices)
     return confidence, sum(math.log(max(p, 1e-12)) for p in confidence)
+
+
+class WordPieces(Symbols):
+    """The tokenizer of a BERT folder: [CLS], the pieces of the text, [SEP]; ids as in the folder.
+
+    `marks` holds the ids of [CLS], [SEP] and [MASK] as "cls", "sep" and "mask"; `first` is the first id that a random
+    piece may have, 0 as in BERT.
+
+    Source: Wu et al. 2016 (WordPiece) as in Devlin et al. 2019; the work is done by the library `tokenizers`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.first = tokenizer, 0
+        self.size = tokenizer.get_vocab_size(with_added_tokens=True)
+        found = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep", "mask")}
+        lacking = [name for name, number in found.items() if number is None]
+        if lacking:
+            raise BadInput("text.bert", "a vocabulary with [CLS], [SEP] and [MASK]", f"no [{lacking[0].upper()}]")
+        self.marks: Mapping[str, int] = {name: int(number or 0) for name, number in found.items()}
+
+    @classmethod
+    def read(cls, folder: Path, lower: bool) -> WordPieces:
+        """From tokenizer.json, or else from vocab.txt with BERT's own splitting. Raises BadInput without either."""
+        if (folder / "tokenizer.json").exists():
+            tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            return cls(tokenizer)
+        if not (folder / "vocab.txt").exists():
+            raise BadInput("text.bert", "a folder with tokenizer.json or vocab.txt", folder)
+        lines = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        tokenizer = Tokenizer(WordPiece({word: at for at, word in enumerate(lines)}, unk_token="[UNK]"))  # noqa: S106
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, text: object, where: str) -> WordPieces:
+        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
+        if not isinstance(text, str):
+            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
+        return cls(Tokenizer.from_str(text))
+
+    def dump(self) -> str:
+        """JSON."""
+        return str(self._tokenizer.to_str())
+
+    def encode(self, text: str, limit: int) -> tuple[list[int], list[int]]:
+        """At most `limit` pieces, the two marks among them: (their ids, the number of the word of each)."""
+        room = max(limit - 2, 0)
+        encoding = self._tokenizer.encode(text[: 4 * LONGEST_PIECE * limit], add_special_tokens=False)
+        ids, words = encoding.ids[:room], [1 + (word or 0) for word in encoding.word_ids[:room]]
+        last = words[-1] + 1 if words else 1
+        return [self.marks["cls"], *ids, self.marks["sep"]], [0, *words, last]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some pieces, joined; marks say nothing."""
+        kept = [self._tokenizer.id_to_token(i) for i in ids if i not in self.marks.values()]
+        return str(decoders.WordPiece().decode([n for n in kept if n is not None]))
 
 
 def _shortened(texts: Iterable[str]) -> Iterator[str]:

@@ -207,6 +207,10 @@ class Audio(Modality):
         """Levels standardised per mel band, (K, frames_per_token * n_mels), float32."""
         return (fields["frames"].float() - self.mean) / self.spread
 
+    def sequence(self, fields: Fields) -> Tensor:
+        """Time: a moment sounds like the next."""
+        return fields["time"]
+
     def head(self, width: int) -> nn.Module:
         """LayerNorm and a linear map with small weights, so that an untrained head predicts about the mean."""
         last = nn.Linear(width, len(self.mean))

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.tensors import Fields
@@ -34,6 +35,10 @@ class FeaturesConfig(ModalityConfig):
         boxes: each vector belongs to a box of a picture: a decoded cell is (N, C + 4), relative x1 y1 x2 y2 last.
         ordered: the place in the cell means something (frames); False for a set (regions).
         overlap: boxes with a greater intersection over union hide together.
+        whole: with boxes, put a token in front that is the mean of the others, its box the whole picture; what is
+            hidden counts in it as hidden, and it is never predicted itself.
+        classes: every vector is followed by the detector's probabilities of so many classes (before the box), and these
+            are what is predicted, instead of the vector.
         noise: augmentation: deviation of the noise added, in deviations of each channel.
         drop: augmentation: chance of each vector to be left out.
     """
@@ -44,14 +49,22 @@ class FeaturesConfig(ModalityConfig):
     boxes: bool = False
     ordered: bool = True
     overlap: float = Field(0.3, ge=0, le=1)
+    whole: bool = False
+    classes: int = Field(0, ge=0, le=65_536)
     noise: float = Field(0.05, ge=0)
     drop: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _placed(self) -> FeaturesConfig:
+        if self.whole and not self.boxes:
+            raise ValueError("whole=True needs boxes=True: a mean of vectors without a place says nothing new")
+        return self
 
     def fit(self, values: Iterable[Any]) -> Fitted:
         """`{"channels": C, "mean": [...], "spread": [...]}`. Cells of another width teach nothing."""
         stream = iter(values)
         first = next(stream, None)
-        extra = 4 if self.boxes else 0
+        extra = self.classes + (4 if self.boxes else 0)
         channels = self.channels or (1 if first is None else first.shape[1] - extra)
         cells = [] if first is None else [first]
         mean, spread = standardise(
@@ -82,11 +95,14 @@ class Features(Modality):
     """One token a vector.
 
     Fields of N <= max_vectors tokens: `vector` (N, C) float32 standardised per channel, `position` int64, and with
-    boxes `box` (N, 5) float32: x1, y1, x2, y2 and area, relative to the picture.
+    boxes `box` (N, 5) float32: x1, y1, x2, y2 and area, relative to the picture. With `classes` also `posterior`
+    (N, classes) float32; with `whole` a token in front, and `whole` (N,) bool that says which it is.
 
     Source: Anderson et al. 2018 (bottom-up attention) and ViLBERT/SCALE for vectors with five location numbers, and for
     hiding regions that overlap.
-    Differences: vectors are standardised, so that the loss of one channel is about 1 and none dominates.
+    InterBERT (arXiv 2003.13198; black4321/InterBERT at 7ccabb1) for `whole` and `classes`: KL(detector || prediction).
+    Differences: vectors are standardised, so that the loss of one channel is about 1 and none dominates; InterBERT
+    takes them as they are (mean 0 and spread 1 in `fitted`), and adds a pixel to each side of a box before it compares.
     """
 
     kind: ClassVar[str] = "features"
@@ -99,9 +115,10 @@ class Features(Modality):
         self.config, self.channels = config, channels
         self._mean, self._spread = np.asarray(mean, np.float32), np.asarray(spread, np.float32)
         self.content = nn.Linear(channels or 1, width)
-        self.place = nn.Embedding(config.max_vectors, width)
-        for weight in (self.content.weight, self.place.weight):
-            nn.init.normal_(weight, std=0.02)
+        self.place = nn.Embedding(config.max_vectors, width) if config.ordered else None
+        for module in (self.content, self.place):
+            if module is not None:
+                nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.content.bias)
         self.location = nn.Linear(5, width) if config.boxes else None
 
@@ -127,7 +144,8 @@ class Features(Modality):
             raise MediaError("unreadable", f"expected (vectors, channels), got {array.shape}")
         if array.size == 0:
             raise MediaError("empty", f"shape {array.shape}")
-        width = None if self.channels is None else self.channels + (4 if self.config.boxes else 0)
+        extra = self.config.classes + (4 if self.config.boxes else 0)
+        width = None if self.channels is None else self.channels + extra
         if width is not None and array.shape[1] != width:
             raise MediaError("unreadable", f"expected {width} numbers a vector, got {array.shape[1]}")
         with np.errstate(over="ignore"):
@@ -155,21 +173,28 @@ class Features(Modality):
         channels = len(self._mean)
         vectors = torch.from_numpy((value[:, :channels] - self._mean) / self._spread)
         fields = {"vector": vectors, "position": torch.arange(len(value))}
+        after = channels + self.config.classes
+        if self.config.classes:
+            fields["posterior"] = torch.from_numpy(value[:, channels:after].copy())
         if self.config.boxes:
-            boxes = torch.from_numpy(value[:, channels:].copy())
+            boxes = torch.from_numpy(value[:, after:].copy())
             fields["box"] = torch.cat([boxes, _area(boxes)[:, None]], 1)
-        return fields
+        return _with_whole(fields) if self.config.whole and len(value) else fields
 
     def example(self, seed: int) -> Array:
         """One to four vectors of the fitted width, or of 4 numbers where none is fitted."""
         numbers = np.random.default_rng(seed)
         vectors = numbers.normal(size=(int(numbers.integers(1, 5)), self.channels or 4)).astype(np.float32)
         corners = np.sort(numbers.random((len(vectors), 2, 2)), 1).reshape(-1, 4)
+        if self.config.classes:
+            posterior = numbers.dirichlet(np.ones(self.config.classes), len(vectors)).astype(np.float32)
+            vectors = np.concatenate([vectors, posterior], 1)
         return self.decode({"vectors": vectors, "boxes": corners} if self.config.boxes else vectors)
 
     def blank(self) -> Fields:
         """One vector of zeros (as stored, before standardising), with the box of the whole picture."""
-        zero = np.zeros((1, len(self._mean) + (4 if self.config.boxes else 0)), np.float32)
+        extra = self.config.classes + (4 if self.config.boxes else 0)
+        zero = np.zeros((1, len(self._mean) + extra), np.float32)
         if self.config.boxes:
             zero[0, -2:] = 1
         return self.preprocess(zero)
@@ -186,22 +211,30 @@ class Features(Modality):
 
     def positions(self, fields: Fields) -> Tensor:
         """Place in the cell (where `ordered`) and box; zeros where neither means anything."""
-        places: Tensor = self.place(fields["position"] if self.config.ordered else torch.zeros_like(fields["position"]))
+        weight = self.content.weight
+        places: Tensor = weight.new_zeros((len(fields["position"]), len(weight)))
+        if self.place is not None:
+            places = self.place(fields["position"])
         if self.location is None:
             return places
         located: Tensor = self.location(fields["box"].to(self.location.weight.dtype))
         return places + located
 
     def target(self, fields: Fields) -> Tensor:
-        """(K, C) float32: the standardised vector."""
-        return fields["vector"].float()
+        """(K, C) float32: the standardised vector; (K, classes) with `classes`."""
+        return fields["posterior" if self.config.classes else "vector"].float()
 
     def head(self, width: int) -> nn.Module:
-        """(K, width) -> (K, C)."""
-        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, len(self._mean)))
+        """(K, width) -> (K, C), or logits (K, classes)."""
+        outputs = self.config.classes or len(self._mean)
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, outputs))
 
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error over the channels; 1 for a head that always says the mean."""
+        """Mean squared error over the channels; 1 for a head that always says the mean. With `classes` the divergence
+        sum_c q_c (ln q_c - ln p_c) in nats, 0 ln 0 = 0.
+        """
+        if self.config.classes:
+            return F.kl_div(prediction.float().log_softmax(1), target.float(), reduction="none").sum(1)
         return (prediction.float() - target.float()).square().mean(1)
 
     def answer(self, question: Question, prediction: Tensor) -> Guess:
@@ -212,6 +245,18 @@ class Features(Modality):
         if "box" in question.fields:
             value = np.concatenate([value, question.fields["box"][:, :4].numpy()], 1)
         return Guess(value.astype(np.float32))
+
+    def maskable(self, fields: Fields) -> Tensor | None:
+        """All but the token that stands for the whole."""
+        return ~fields["whole"] if self.config.whole else None
+
+    def whole(self, fields: Fields) -> Tensor | None:
+        """The token in front, where `whole`."""
+        return fields["whole"] if self.config.whole else None
+
+    def sequence(self, fields: Fields) -> Tensor | None:
+        """The place, where `ordered`."""
+        return fields["position"] if self.config.ordered else None
 
     def overlap(self, fields: Fields) -> Tensor | None:
         """Boxes with an intersection over union above `overlap` hide together; None without boxes."""
@@ -224,6 +269,14 @@ class Features(Modality):
         either = box[:, :, None, 4] + box[:, None, :, 4] - shared
         itself = torch.eye(box.shape[1], dtype=torch.bool, device=box.device)
         return (shared > self.config.overlap * either) | itself
+
+
+def _with_whole(fields: Mapping[str, Tensor]) -> Fields:
+    """The fields with a token in front for the whole picture; its content comes of the others (`whole`)."""
+    front = {name: torch.zeros_like(value[:1]) for name, value in fields.items()}
+    front["box"] = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]])
+    joined = {name: torch.cat([front[name], value]) for name, value in fields.items()}
+    return {**joined, "whole": torch.arange(len(joined["vector"])) == 0}
 
 
 def _area(boxes: Tensor) -> Tensor:

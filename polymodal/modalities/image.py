@@ -68,8 +68,8 @@ class ImageConfig(ModalityConfig):
         min_area: smallest random crop, as a fraction of the canvas.
         flip: probability of a horizontal flip; 0 where left and right differ in meaning (text in pictures).
         colour: strength of brightness, contrast and saturation changes; 0 where colour decides.
-        stem: how a patch becomes a token: "linear" as in ViT, or "conv", small convolutions beside the linear map, which
-            learn shapes from fewer pictures (`nn.stem`).
+        stem: how a patch becomes a token: "linear" as in ViT, or "conv", small convolutions beside the linear map,
+            which learn shapes from fewer pictures (`nn.stem`).
         places: rows and columns by learned vectors, or by the fixed sines and cosines of MAE ("sincos").
         norm_target: predict patches normalised by their own mean and spread (MAE) instead of the catalogue's.
         norm_floor: added to a patch's variance then, in squared levels of 0..255. One level is the noise of 8 bits: an

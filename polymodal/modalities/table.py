@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal.modalities import _pieces
+from polymodal.modalities._pairs import flatten, parse
 from polymodal.modalities._pieces import Pieces
 from polymodal.modalities._survey import Survey, scale, stable_number
 from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question
@@ -28,7 +28,7 @@ Pairs = tuple[tuple[str, str | float], ...]
 
 _NUMBER_ID = 1
 _NAME, _VALUE = 0, 1
-_DEEPEST, _MOST_PAIRS, _NAME_CHARS = 8, 10_000, 200
+_MOST_PAIRS, _NAME_CHARS = 10_000, 200
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,15})?")
 # standardised numbers end here; asinh brings a value 200 spreads from the middle to 6
 _LIMIT = 6.0
@@ -46,6 +46,8 @@ class TableConfig(ModalityConfig):
         parse_numbers: read "12", "-3" and "12.50" as numbers; never "007", "1e999", "12-14", "1,5" or ten digits.
         waves: frequencies that a number is read through.
         drop: augmentation: chance of each attribute to be left out.
+        hide_names: names of attributes may be hidden too; False: values alone, the name says what is asked for.
+        groups: attributes of one outer name (size.width, size.height) hide together, since one gives the other away.
     """
 
     kind: Literal["table"] = "table"
@@ -59,6 +61,8 @@ class TableConfig(ModalityConfig):
     parse_numbers: bool = True
     waves: int = Field(16, ge=1, le=256)
     drop: float = Field(0.1, ge=0, lt=1)
+    hide_names: bool = True
+    groups: bool = False
 
     def fit(self, values: Iterable[Any]) -> Fitted:
         """The tokenizer, the names by falling frequency, and a middle and a spread for the numbers of each name.
@@ -102,7 +106,7 @@ class Table(Modality):
     Fields of N tokens: `id` int64 (1 = a number), `number` float32 (standardised; 0 for words), `numeric` bool,
     `attribute` int64 (index of the name; unseen names by hash), `side` int64 (0 name, 1 value), `offset` int64 (piece
     in its side), `slot` int64 (rank of the attribute in its row), `unit` int64 (2 * slot + side: a whole name or a
-    whole value hides together).
+    whole value hides together; with `groups` the slot is that of the group's first attribute).
 
     A number x of a name with median m and spread s (of the quartiles) is z = asinh((x - m) / s), within +-6: linear
     near the middle, logarithmic in the tails, so that one absurd price neither dominates nor looks like the next.
@@ -153,9 +157,9 @@ class Table(Modality):
                 "empty" where no value is left.
         """
         if isinstance(source, str):
-            source = _parse(source)
+            source = parse(source)
         pairs: list[tuple[str, str | float]] = []
-        for name, value in _flatten("", source, 0):
+        for name, value in flatten("", source, 0):
             plain = self._plain(value)
             if plain is not None:
                 pairs.append((_pieces.clean(name, _NAME_CHARS) or "?", plain))
@@ -193,7 +197,10 @@ class Table(Modality):
         ids: list[int] = []
         numbers: list[float] = []
         places: list[tuple[int, int, int, int]] = []
+        family: list[int] = []  # the first slot of each token's group
+        heads: dict[str, int] = {}
         for slot, (name, content) in enumerate(self._most_common(pairs)):
+            leader = heads.setdefault(name.partition(".")[0], slot) if self.config.groups else slot
             pieces, attribute = self._name(name)
             ids += pieces
             numbers += [0.0] * len(pieces)
@@ -206,7 +213,8 @@ class Table(Modality):
                 numbers.append(self._standardised(name, content))
             ids += words
             places += [(attribute, _VALUE, offset, slot) for offset in range(len(words))]
-        return _fields(ids, numbers, places)
+            family += [leader] * (len(pieces) + len(words))
+        return _fields(ids, numbers, places, family)
 
     def _most_common(self, pairs: Sequence[tuple[str, str | float]]) -> Sequence[tuple[str, str | float]]:
         most = self.config.max_attributes
@@ -252,7 +260,7 @@ class Table(Modality):
 
     def blank(self) -> Fields:
         """One token with the id 0, which no attribute produces."""
-        return _fields([0], [0.0], [(0, _NAME, 0, 0)])
+        return _fields([0], [0.0], [(0, _NAME, 0, 0)], [0])
 
     def show(self, value: Pairs) -> tuple[str, bytes]:
         """A line an attribute."""
@@ -282,6 +290,14 @@ class Table(Modality):
     def target(self, fields: Fields) -> Tensor:
         """(K, 2) float32: the id and the standardised number."""
         return torch.stack([fields["id"].float(), fields["number"].float()], 1)
+
+    def maskable(self, fields: Fields) -> Tensor | None:
+        """Values alone, where not `hide_names`."""
+        return None if self.config.hide_names else fields["side"] == _VALUE
+
+    def symbols(self, fields: Fields) -> Tensor:
+        """The pieces, of names and of words."""
+        return fields["id"]
 
     def head(self, width: int) -> nn.Module:
         """(K, width) -> (K, vocabulary + 1): logits, then the number."""
@@ -318,7 +334,7 @@ class Table(Modality):
                 continue
             places = [*name, *((attribute, _VALUE, offset, len(others)) for offset in range(count))]
             ids = [*pieces, *[_NUMBER_ID if number else 0] * count]
-            asked = _fields(ids, [0.0] * len(ids), places)
+            asked = _fields(ids, [0.0] * len(ids), places, [len(others)] * len(ids))
             fields = {key: torch.cat([known[key], asked[key]]) for key in asked}
             hidden = torch.arange(len(fields["id"])) >= len(fields["id"]) - count
             forms.append(Question(fields, hidden, math.log(share)))
@@ -349,7 +365,7 @@ def _lengths(pieces: Pieces, values: Mapping[str, int], most: int) -> list[float
     return [c / max(sum(count), 1) for c in count] if values else [1.0]
 
 
-def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]]) -> Fields:
+def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, int, int]], family: list[int]) -> Fields:
     identity = torch.from_numpy(np.asarray(ids, np.int64))
     columns = torch.from_numpy(np.asarray(places, np.int64).reshape(-1, 4).T.copy())
     attribute, side, offset, slot = columns.unbind()
@@ -361,37 +377,5 @@ def _fields(ids: list[int], numbers: list[float], places: list[tuple[int, int, i
         "side": side,
         "offset": offset,
         "slot": slot,
-        "unit": 2 * slot + side,
+        "unit": 2 * torch.from_numpy(np.asarray(family, np.int64)) + side,
     }
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MediaError("unreadable", f"not JSON: {type(error).__name__}") from None
-
-
-def _flatten(name: str, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """Names with plain values, outer names before inner ones."""
-    if depth > _DEEPEST:
-        raise MediaError("over the limits", f"attributes nested deeper than {_DEEPEST} levels")
-    if isinstance(node, Mapping):
-        for key, inner in node.items():
-            yield from _flatten(f"{name}.{key}" if name else str(key) or "?", inner, depth + 1)
-    elif isinstance(node, (list, tuple, np.ndarray, set, frozenset)):
-        for inner in node:
-            yield from _flatten(*_pair(name, inner), depth + 1)
-    elif not name:
-        raise MediaError("wrong type", f"expected attributes, got {type(node).__name__}")
-    elif node is not None:
-        yield name, node
-
-
-def _pair(name: str, item: Any) -> tuple[str, Any]:
-    """One item of a list: a value of `name`, or, where the list is the whole table, a pair or a mapping."""
-    if name or isinstance(item, Mapping):
-        return name, item
-    if not isinstance(item, (list, tuple, np.ndarray)) or len(item) != 2 or not isinstance(item[0], str):
-        raise MediaError("wrong type", "expected pairs of name and value")
-    return item[0] or "?", item[1]

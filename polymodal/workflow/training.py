@@ -192,6 +192,8 @@ def _fit(
     group = join_group()
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, dict(fitted))
+    if not again:
+        model.start_from_bert()
     objective = recipe.objective.build(model)
     bad: list[Quarantined] = []
     loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective.views, group, bad)

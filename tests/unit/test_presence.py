@@ -291,3 +291,66 @@ def test_reveal_takes_tokens_out_of_a_batch():
     seen = presence.reveal(batch, {"a": THERE & (DRAWS < 0.4)})
     assert seen.cells["a"].packed()["v"].tolist() == pytest.approx([0.1, 0.3])
     assert seen.cells["b"] is batch.cells["b"]
+
+
+# -- groups, exchange, first, summarise --------------------------------------------------------------------------------
+
+
+@given(masks(), st.integers(0, 2**31), st.booleans())
+def test_anchors_of_their_own_and_what_follows_them(valid, seed, each):
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(valid.shape, generator=generator)
+    extra = torch.randint(0, 3, valid.shape, generator=generator)
+    place = torch.arange(valid.shape[1]).expand_as(valid)
+    hidden = presence.hide(valid, 0.4, draws, reach=(place, extra), each=each)
+    wanted = torch.zeros_like(valid)
+    for row, anchor in (valid & (draws < 0.4)).nonzero().tolist():
+        wanted[row, anchor : anchor + int(extra[row, anchor]) + 1] = True
+    assert torch.equal(hidden, wanted & valid)
+
+
+@given(masks(), st.floats(0, 1), st.integers(0, 2**31), st.booleans())
+def test_at_least_one_where_it_is_asked_for(valid, ratio, seed, tie):
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(valid.shape, generator=generator)
+    unit = torch.randint(0, 3, valid.shape, generator=generator)
+    overlap = unit[:, :, None] == unit[:, None, :] if tie else None
+    rows = torch.rand(len(valid), generator=generator) < 0.5
+    plain = presence.hide(valid, ratio, draws, overlap)
+    hidden = presence.hide(valid, ratio, draws, overlap, at_least_one=rows)
+    assert torch.equal(hidden.any(1), plain.any(1) | (rows & valid.any(1)))
+    unchanged = plain.any(1) | ~rows
+    assert torch.equal(hidden[unchanged], plain[unchanged])
+    if overlap is not None:
+        together = overlap & valid[:, None, :] & valid[:, :, None]
+        assert not (together & (hidden[:, :, None] != hidden[:, None, :])).any(), "one unit, not one token"
+
+
+def test_exchange_takes_whole_cells():
+    cells = presence.fill(rows_of([2, 3, 1]))
+    other = presence.exchange(cells, torch.tensor([True, False, True]), torch.tensor([1, 0, 2]))
+    assert other.valid.sum(1).tolist() == [3, 3, 1]
+    assert torch.equal(other.fields["x"][0], cells.fields["x"][1])
+    assert all(torch.equal(other.fields[n][1:], cells.fields[n][1:]) for n in ("x", "id"))
+
+
+@given(masks())
+def test_first_is_the_first_valid_token(valid):
+    x = torch.randn(*valid.shape, 3)
+    found = presence.first(Tokens(torch.where(valid[..., None], x, torch.nan), valid))
+    assert torch.equal(found.present, valid.any(1))
+    for row in range(len(valid)):
+        assert torch.equal(found.z[row], x[row][valid[row]][0] if valid[row].any() else torch.zeros(3))
+
+
+@given(masks(), st.integers(0, 2**31))
+def test_summarise_is_the_mean_of_the_others_of_the_row(valid, seed):
+    content = torch.randn(int(valid.sum()), 3, generator=torch.Generator().manual_seed(seed))
+    row = valid.nonzero()[:, 0]
+    whole = torch.ones_like(row, dtype=torch.bool)
+    whole[1:] = row[1:] != row[:-1]  # the first token of each row
+    found = presence.summarise(content, whole, valid)
+    assert torch.equal(found[~whole], content[~whole])
+    for at in whole.nonzero()[:, 0].tolist():
+        others = content[(row == row[at]) & ~whole]
+        assert torch.allclose(found[at], others.mean(0) if len(others) else content[at], atol=1e-6)

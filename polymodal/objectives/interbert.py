@@ -1,0 +1,400 @@
+"""InterBERT: masked groups in every modality, matching of every pair, and vectors of single-modality passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polymodal import presence
+from polymodal.config import Config
+from polymodal.draws import seed_of, uniform
+from polymodal.losses.contrastive import contrast, false_negatives
+from polymodal.losses.groups import own_row, span
+from polymodal.losses.masking import masked_prediction
+from polymodal.losses.matching import count_symbols, draw_partner, hard_pool, in_pool, match, tfidf
+from polymodal.model import ITEM, Model
+from polymodal.nn.match import MatchHead
+from polymodal.objective import Objective, ObjectiveConfig
+from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Term
+
+__all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement", "Swap"]
+
+
+class Grouping(Config):
+    """How the tokens of a modality are hidden.
+
+    Args:
+        probability: of each anchor. None: 0.10 where tokens follow one another (`Modality.sequence`), else 0.15.
+        extra: in a sequence an anchor hides also the next e places, e drawn from these. (1, 2, 3) has mean length 3.
+        anchors: "unit": what hides together has one draw; "token": every token is an anchor of its own (regions that
+            overlap, as published).
+        form: "anchors" as published; "span" one run a row, as released, whatever the probability.
+        always_one: in cells of at least so many tokens one anchor is drawn where none was: 35 % of ten-token captions
+            would have no target. In short cells it would hide half of what there is. None: never, as published.
+        vector: "learned" (or the modality's own [MASK]); "blank": the blank cell's, as released for regions.
+        random, keep: share of hidden tokens that become a random one, or stay.
+    """
+
+    probability: float | None = Field(None, ge=0, le=1)
+    extra: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    anchors: Literal["unit", "token"] = "unit"
+    form: Literal["anchors", "span"] = "anchors"
+    always_one: int | None = Field(6, ge=1)
+    vector: Literal["learned", "blank"] = "learned"
+    random: float = Field(0.1, ge=0, le=1)
+    keep: float = Field(0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sums(self) -> Grouping:
+        if self.random + self.keep > 1 or min(self.extra) < 0:
+            raise ValueError("random + keep must be at most 1, and extra not negative")
+        return self
+
+
+class Replacement(Config):
+    """How the mismatched rows are made.
+
+    Args:
+        share: of rows that get another row's cell in one of their modalities.
+        hard: share of those whose donor is one of the most similar.
+        band: similarity of a hard donor; what reaches the upper end is as good as the same.
+        top: donors in a pool. The paper has 30, of a whole corpus; here a pool is of one batch.
+    """
+
+    share: float = Field(0.5, ge=0, le=1)
+    hard: float = Field(0.2, ge=0, le=1)
+    band: tuple[float, float] = (0.0, 0.5)
+    top: int = Field(4, ge=1)
+
+
+class InterbertConfig(ObjectiveConfig):
+    """Configuration of `Interbert`.
+
+    Args:
+        groups: modality name -> Grouping, where it differs from `group`.
+        replacement: mismatched rows, above.
+        gate: masked tokens count only where their modality is matched by another one, or is alone. `ungated` names
+            modalities that count in any case: the release counts words in mismatched pairs, and regions not.
+        match_hidden: width of the matching head where the model has none of its own (`model.match`): it trains the
+            model and is thrown away.
+        tie: predict symbols by the model's own vectors of them, as BERT does.
+        modality_dropout: chance that a row's modality is kept from the mixing stages, so that any subset is known.
+        masked_weight, match_weight: of the published sum.
+        contrast_weight, item_weight: of the contrast between the single-modality vectors of every pair, and between
+            those and the item vector; 0 as published.
+    """
+
+    kind: Literal["interbert"] = "interbert"
+    group: Grouping = Grouping()
+    groups: dict[str, Grouping] = Field(default_factory=dict)
+    replacement: Replacement = Replacement()
+    gate: bool = True
+    ungated: tuple[str, ...] = ()
+    match_hidden: int = Field(256, ge=1)
+    tie: bool = False
+    modality_dropout: float = Field(0.2, ge=0, lt=1)
+    masked_weight: float = Field(1.0, ge=0)
+    match_weight: float = Field(1.0, ge=0)
+    contrast_weight: float = Field(1.0, ge=0)
+    item_weight: float = Field(1.0, ge=0)
+    temperature: float = Field(0.07, gt=0)
+    false_negatives: bool = True
+
+    def build(self, model: Model) -> Interbert:
+        """The objective for `model`; any order of stages."""
+        return Interbert(self, model)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, meaningless elsewhere."""
+
+    rows: Mapping[str, Tensor]
+    donors: Mapping[str, Tensor]
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch with the cells exchanged."""
+        cells = {n: presence.exchange(c, self.rows[n], self.donors[n]) for n, c in batch.cells.items()}
+        return replace(batch, cells=cells)
+
+
+class _TiedHead(nn.Module):
+    """A symbol head whose last matrix is the model's table of symbols: the parameters here are the rest of it."""
+
+    def __init__(self, head: nn.Sequential) -> None:
+        super().__init__()
+        self.transform, self.bias = head[:-1], nn.Parameter(cast(nn.Linear, head[-1]).bias.detach().clone())
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """(K, D) and (V, D) -> (K, V)."""
+        return F.linear(self.transform(x), table, self.bias)
+
+
+class Interbert(Objective):
+    """Masked group modelling and matching over any subset of modalities.
+
+    ::
+
+        L = sum_m L_masked(m)  +  mean_{i<j} L_match(i, j)  +  mean_{i<j} L_contrast(i, j)  +  mean_m L_item(m)
+
+    Masked groups M = union over anchors a ~ Bernoulli(p_m) of what hides with a: the next 0 to 2 tokens, boxes that
+    overlap, an attribute's words, all tubes of a moment. Matching: s_ij = W (p_i * p_j), p_m = ReLU(W_m h_m); in half
+    of the rows exactly one modality is another row's, and the pairs with it are mismatched.
+
+    Needs: stages ("trunk", "towers"), with `recipes.interbert.reference` the layout of BERT. Any other order works.
+
+    Source: Lin et al., "InterBERT: Vision-and-Language Interaction for Multi-modal Pretraining", arXiv 2003.13198
+        (segments and hard negatives from descriptions of it, as the full text was not at hand); black4321/InterBERT at
+        7ccabb1.
+    Differences from the paper: N modalities, any subset; a donor must have all that the row has, so that rows without
+        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of one process's batch, not
+        of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to search by.
+    Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
+        second pass reads what the first one zeroed.
+    """
+
+    def __init__(self, config: InterbertConfig, model: Model) -> None:
+        super().__init__()
+        self.config = config
+        width, names = model.config.width, model.names
+        self.heads = nn.ModuleDict({name: self._head(model, name) for name in names})
+        lacking = [n for n in names if model.modality(n).mask() is None and self._group(n).vector == "learned"]
+        self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in lacking})
+        self.matching = None if model.matching else MatchHead(names, width, config.match_hidden)
+        start = torch.tensor(math.log(1 / config.temperature))
+        self.log_scale, self.log_scale_item = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+
+    def _group(self, name: str) -> Grouping:
+        return self.config.groups.get(name, self.config.group)
+
+    def _head(self, model: Model, name: str) -> nn.Module:
+        modality = model.modality(name)
+        head = modality.head(model.config.width)
+        for module in head.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = model.config.trunk.eps
+        return _TiedHead(cast(nn.Sequential, head)) if self._ties(model, name) else head
+
+    def _ties(self, model: Model, name: str) -> bool:
+        return self.config.tie and model.modality(name).table() is not None
+
+    def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
+        """Losses named `masked/m`, `match/i~j`, `contrast/i~j` and `item/m`, each with its count."""
+        clean = views[0]
+        names = [name for name in model.names if name in clean.cells]
+        swap = self.swap(model, clean, names, seed)
+        batch = swap.apply(clean)
+        hidden = {name: self.hide(model, batch, name, seed) for name in names}
+        parts = model.tokenize(
+            batch, lambda name, content, cells: self._corrupt(model, name, content, cells, hidden[name], batch, seed)
+        )
+        draws = {name: uniform(seed_of(seed, "drop", name), batch.keys, 2) for name in names}
+        encoded = model.encode(parts, lambda p: presence.drop(p, self.config.modality_dropout, draws))
+        terms = self._masked(model, batch, encoded, hidden, swap)
+        terms |= self._match(model, encoded, names, swap)
+        terms |= self._contrasts(model, clean, encoded, names, swap)
+        embedded = {ITEM: self._item(model, encoded, swap)} if names else {}
+        log = {f"hidden/{n}": h.sum() / batch.cells[n].valid.sum().clamp(min=1) for n, h in hidden.items()}
+        log |= {f"mismatched/{n}": rows.float().mean() for n, rows in swap.rows.items()}
+        return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
+
+    def _weights(self, terms: Mapping[str, Term], modalities: int) -> dict[str, float]:
+        # Fixed denominators: a modality that a batch happens to lack must not make the other terms weigh more.
+        pairs = max(modalities * (modalities - 1) // 2, 1)
+        of = {
+            "masked": self.config.masked_weight,
+            "match": self.config.match_weight / pairs,
+            "contrast": self.config.contrast_weight / pairs,
+            "item": self.config.item_weight / modalities,
+        }
+        return {name: of[name.partition("/")[0]] for name in terms}
+
+    # -- masked groups -----------------------------------------------------------------------------------------------
+
+    def hide(self, model: Model, batch: Batch, name: str, seed: int) -> Tensor:
+        """Which tokens of a modality are to be predicted, (B, N) bool."""
+        how, modality, cells = self._group(name), model.modality(name), batch.cells[name]
+        may = modality.maskable(cells.fields)
+        valid = cells.valid if may is None else cells.valid & may
+        place = modality.sequence(cells.fields)
+        if place is not None and how.form == "span":
+            return span(valid, uniform(seed_of(seed, "span", name), batch.keys, 2))
+        draws, more = (uniform(seed_of(seed, what, name), batch.keys, valid.shape[1]) for what in ("hide", "extra"))
+        extra = torch.tensor(how.extra, device=valid.device)[(more * len(how.extra)).long()]
+        ratio = how.probability if how.probability is not None else 0.15 if place is None else 0.10
+        return presence.hide(
+            valid,
+            ratio,
+            draws,
+            modality.overlap(cells.fields),
+            reach=None if place is None else (place, extra),
+            each=how.anchors == "token",
+            at_least_one=valid.sum(1) >= how.always_one if how.always_one and ratio else None,
+        )
+
+    def _corrupt(
+        self, model: Model, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int
+    ) -> Tensor:
+        how, modality, chosen = self._group(name), model.modality(name), hidden[cells.valid]
+        count = cells.valid.shape[1]
+        fate, draw = (uniform(seed_of(seed, what, name), batch.keys, count)[cells.valid] for what in ("fate", "donor"))
+        mask = self._mask(model, name).to(content.dtype)
+        masked = torch.where((chosen & (fate >= how.random + how.keep))[:, None], mask, content)
+        at = (chosen & (fate < how.random)).nonzero()[:, 0]
+        packed = cells.packed()
+        other = modality.substitute({key: value[at] for key, value in packed.items()}, draw[at])
+        random = modality.embed(other) if other is not None else content[own_row(cells.valid, draw)[at]]
+        return masked.index_copy(0, at, random.to(content.dtype))
+
+    def _mask(self, model: Model, name: str) -> Tensor:
+        modality = model.modality(name)
+        if self._group(name).vector == "blank":
+            device = next(modality.parameters()).device
+            return modality.embed({key: value[:1].to(device) for key, value in modality.blank().items()})[0]
+        own = modality.mask()
+        return self.masks[name] if own is None else own
+
+    def _masked(
+        self, model: Model, batch: Batch, encoded: Encoded, hidden: Mapping[str, Tensor], swap: Swap
+    ) -> dict[str, Term]:
+        if not self.config.masked_weight:
+            return {}
+        terms = {}
+        gate = self._gates({name: part.valid.any(1) for name, part in encoded.last.items() if name != ITEM}, swap)
+        for name, hide in hidden.items():
+            where = hide & encoded.last[name].valid  # what modality dropout kept from the trunk has no prediction
+            if self.config.gate and name not in self.config.ungated:
+                where = where & gate[name][:, None]
+            modality, cells = model.modality(name), batch.cells[name]
+            target = modality.target({key: value[where] for key, value in cells.fields.items()})
+            state = encoded.last[name].x[where]
+            more = (modality.table(),) if self._ties(model, name) else ()
+            terms[f"masked/{name}"] = masked_prediction(self.heads[name](state, *more), target, modality.distance)
+        return terms
+
+    def _gates(self, visible: Mapping[str, Tensor], swap: Swap) -> dict[str, Tensor]:
+        """modality -> (B,) bool: nothing in the row is another's, or this is not and something else is not either."""
+        own = {name: there & ~swap.rows[name] for name, there in visible.items()}
+        several, intact = torch.stack(list(own.values())).sum(0) > 1, self._intact(visible, swap)
+        return {name: intact | (part & several) for name, part in own.items()}
+
+    def _intact(self, visible: Mapping[str, Tensor], swap: Swap) -> Tensor:
+        return ~torch.stack([there & swap.rows[name] for name, there in visible.items()]).any(0)
+
+    # -- matching ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def swap(self, model: Model, batch: Batch, names: Sequence[str], seed: int) -> Swap:
+        """Draws the mismatched rows: of each, one modality and the row whose cell it gets.
+
+        A donor has every modality of the row, is of another group, and its cell has other content.
+        """
+        if not names:
+            return Swap({}, {})
+        how, keys = self.config.replacement, batch.keys
+        has = torch.stack([batch.cells[name].present for name in names], 1)
+        lacks = (has.float() @ (~has).float().T) > 0
+        possible = ~lacks & (batch.groups[:, None] != batch.groups[None])
+        pair = (keys[:, None] * 0x9E3779B1 + keys[None]).flatten()
+        hard = uniform(seed_of(seed, "hard"), keys, 1)[:, 0] < how.hard
+        donors, ranks = {}, []
+        for at, name in enumerate(names):
+            scores = uniform(seed_of(seed, "partner", name), pair, 1).view(len(keys), -1)
+            eligible = possible & has[:, at : at + 1]
+            if name in batch.digests:
+                eligible = eligible & (batch.digests[name][:, None] != batch.digests[name][None])
+            donors[name], found = draw_partner(scores, self._harder(model, batch, name, eligible, hard))
+            rank = uniform(seed_of(seed, "which", name), keys, 1)[:, 0]
+            ranks.append(rank.masked_fill(~found, -1.0))
+        rank, fate = torch.stack(ranks, 1), uniform(seed_of(seed, "swap"), keys, 1)[:, 0]
+        taken = (fate < how.share) & (rank.amax(1) >= 0) & (has.sum(1) > 1)
+        which = rank.argmax(1)
+        return Swap({name: taken & (which == at) for at, name in enumerate(names)}, donors)
+
+    def _harder(self, model: Model, batch: Batch, name: str, eligible: Tensor, hard: Tensor) -> Tensor:
+        """Eligible donors, cut down to the most similar ones in the rows `hard` that have such."""
+        how = self.config.replacement
+        if not how.hard or not len(eligible):
+            return eligible
+        similarity = _similarity(model, batch, name, eligible)
+        pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), len(eligible))
+        return torch.where((hard & pool.any(1))[:, None], pool, eligible)
+
+    def _match(self, model: Model, encoded: Encoded, names: Sequence[str], swap: Swap) -> dict[str, Term]:
+        if not self.config.match_weight:
+            return {}
+        head = cast(MatchHead, model.matching or self.matching)
+        states = {name: model.pooled(encoded.last[name]) for name in names}
+        pooled = {name: head.pool(name, state.z) for name, state in states.items()}
+        terms = {}
+        for i, j in combinations(names, 2):
+            counted, mismatched = states[i].present & states[j].present, swap.rows[i] | swap.rows[j]
+            terms[f"match/{i}~{j}"] = match(head(pooled[i], pooled[j]), mismatched, counted)
+        return terms
+
+    # -- vectors -----------------------------------------------------------------------------------------------------
+
+    def _item(self, model: Model, encoded: Encoded, swap: Swap) -> Embedded:
+        """Item vectors (B, E) of the rows in which nothing is another's."""
+        visible = {name: part.valid.any(1) for name, part in encoded.last.items() if name != ITEM}
+        item = model.shared(model.embeddings(encoded, [ITEM])[ITEM])
+        present = item.present & self._intact(visible, swap)
+        return Embedded(item.z.masked_fill(~present[:, None], 0.0), present)
+
+    def _contrasts(
+        self, model: Model, clean: Batch, encoded: Encoded, names: Sequence[str], swap: Swap
+    ) -> dict[str, Term]:
+        config = self.config
+        if not names or not (config.contrast_weight or config.item_weight):
+            return {}
+        alone = model.alone(model.tokenize(clean))
+        ignore = self._ignore(clean, names) if config.false_negatives else None
+        terms = {}
+        for i, j in combinations(range(len(names)), 2) if config.contrast_weight else ():
+            one, other, skip = alone[names[i]], alone[names[j]], None if ignore is None else ignore[i, j]
+            terms[f"contrast/{names[i]}~{names[j]}"] = self._contrast(clean, one, other, self.log_scale, skip)
+        item = self._item(model, encoded, swap)
+        for i, name in enumerate(names if config.item_weight else ()):
+            skip = None if ignore is None else ignore[i, i]
+            terms[f"item/{name}"] = self._contrast(clean, item, alone[name], self.log_scale_item, skip)
+        return terms
+
+    def _contrast(self, batch: Batch, one: Embedded, other: Embedded, log_scale: Tensor, ignore: Tensor | None) -> Term:
+        gather, both = self.world.gather, one.present & other.present
+        return contrast(
+            one.z,
+            both,
+            gather(other.z),
+            gather(both),
+            log_scale.clamp(max=math.log(100.0)).exp(),
+            all_anchors=gather(one.z),
+            all_present=gather(both),
+            offset=self.world.rank * len(batch),
+            ignore=ignore,
+        )
+
+    def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor:
+        none = torch.zeros_like(batch.keys)
+        digests = torch.stack([batch.digests.get(name, none).where(batch.cells[name].present, none) for name in names])
+        gather = self.world.gather
+        return false_negatives(batch.groups, digests, all_groups=gather(batch.groups), all_digests=gather(digests.T).T)
+
+
+def _similarity(model: Model, batch: Batch, name: str, eligible: Tensor) -> Tensor:
+    """How alike the cells of two rows are, (B, B): TF-IDF cosine of symbols, else cosine of mean targets."""
+    modality, cells = model.modality(name), batch.cells[name]
+    symbols = modality.symbols(cells.fields)
+    if symbols is None:
+        target = modality.target(cells.packed()).float()
+        mean = F.normalize(presence.pool(presence.scatter(target, cells.valid)).z, dim=-1, eps=1e-6)
+        return mean @ mean.T
+    itself = torch.eye(len(batch), dtype=torch.bool, device=eligible.device)
+    return tfidf(count_symbols(symbols, cells.valid), eligible | itself)
