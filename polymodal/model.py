@@ -22,6 +22,7 @@ from polymodal.nn.blocks import Stack, StackConfig
 from polymodal.nn.cross import CoStack, Order, Readout
 from polymodal.nn.match import MatchHead
 from polymodal.nn.pretrained import fill_bert, read_bert
+from polymodal.nn.projection import Projection
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
 from polymodal.types import BadInput
 
@@ -56,6 +57,8 @@ class ModelConfig(Config):
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
             mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens). "mean": the trunk
             has no summary token, and an item's vector is the mean of its modalities' vectors.
+        late: add that mean to what the trunk says before the unit norm, so that the trunk only corrects late fusion: a
+            query of one modality is then found at least as well as by that modality's own vector.
         types: what tells the trunk which modality a token is of: a vector each, "random" or "zero" at first (from the
             paper's two modalities to N without a change at the start), or "none" (InterBERT).
         input_norm: LayerNorm on every token's content plus position, with the trunk's epsilon, as in BERT.
@@ -82,6 +85,7 @@ class ModelConfig(Config):
     tower_of: dict[str, StackConfig] = Field(default_factory=dict)
     share: tuple[tuple[str, ...], ...] = ()
     summary: Literal["token", "parts", "mean"] = "parts"
+    late: bool = False
     types: Literal["random", "zero", "none"] = "random"
     input_norm: bool = False
     pool: Literal["mean", "first"] = "mean"
@@ -192,20 +196,6 @@ class CoTrunk(nn.Module):
         """Parts -> Parts plus "item"; a row without any valid token has no valid summary token either."""
         streams = self.stack({name: tokens for name, tokens in parts.items() if name != ITEM})
         return {ITEM: self.readout(streams), **streams}
-
-
-class Projection(nn.Module):
-    """LayerNorm, Linear D -> E, unit length: the vector that is exported."""
-
-    def __init__(self, width: int, embedding: int, relu: bool) -> None:
-        super().__init__()
-        self.norm, self.linear, self.relu = nn.LayerNorm(width), nn.Linear(width, embedding), relu
-
-    def forward(self, pooled: Embedded) -> Embedded:
-        """(B, D) -> (B, E) float32, zero rows where not present."""
-        x = self.linear(self.norm(pooled.z)).float()
-        z = F.normalize(F.relu(x) if self.relu else x, dim=-1, eps=1e-6)
-        return Embedded(z * pooled.present[:, None], pooled.present)
 
 
 class Model(nn.Module):
@@ -366,12 +356,20 @@ class Model(nn.Module):
             token = presence.pool(encoded.last[ITEM])
             parts = [self.pooled(part) for name, part in encoded.last.items() if name != ITEM]
             extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
-            shared = self._project(ITEM, Embedded(token.z + extra, token.present))
+            mean = self._mean(encoded.last, pooled, known).z if self.config.late else None
+            shared = cast(Embedded, self.projections[ITEM](Embedded(token.z + extra, token.present), mean))
         else:
-            each = [known[name] if name in known else self._project(name, part) for name, part in pooled.items()]
-            mean = presence.average(each)
-            shared = Embedded(F.normalize(mean.z, dim=-1, eps=1e-6), mean.present)
+            mean_fusion = self._mean(encoded.last, pooled, known)
+            shared = Embedded(F.normalize(mean_fusion.z, dim=-1, eps=1e-6), mean_fusion.present)
         return self._with_unique(shared, encoded.source) if self.config.unique else shared
+
+    def _mean(self, last: Parts, pooled: Mapping[str, Embedded], known: Mapping[str, Embedded]) -> Embedded:
+        """Mean of the modalities' vectors of each row, of those that the mixing stages were allowed to see."""
+        each = []
+        for name, part in pooled.items():
+            vector = known[name] if name in known else self._project(name, part)
+            each.append(Embedded(vector.z, vector.present & last[name].valid.any(1)))
+        return presence.average(each)
 
     def _with_unique(self, shared: Embedded, source: Parts) -> Embedded:
         own = {name: cast(Embedded, self.uniques[name](presence.pool(part))) for name, part in source.items()}
