@@ -396,8 +396,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "contrast across ranks takes the wrong positive",
         "objectives/scale.py",
-        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=self._ignore(batch, names),",
-        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=self._ignore(batch, names) & False,",
+        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=ignore,",
+        "weights=weights,\n            apply=self.config.harmonise.apply,\n            ignore=None if ignore is None else ignore & False,",
         RANKS,
         SCALE,
     ),

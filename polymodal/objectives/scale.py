@@ -187,8 +187,9 @@ class Scale(Objective):
         embedded = model.embeddings(encoded)
         weights, diagonal = self._harmonise(model, encoded, embedded, names)
         terms = self._masked(model, batch, encoded, hidden, diagonal)
-        terms |= self._contrast(batch, embedded, names, weights)
-        terms |= self._fusion(batch, model.shared(embedded[ITEM]), embedded, names)
+        ignore = self._ignore(batch, names)
+        terms |= self._contrast(batch, embedded, names, weights, ignore)
+        terms |= self._fusion(batch, model.shared(embedded[ITEM]), embedded, names, ignore)
         terms |= self._recalled(model, batch, embedded[ITEM], names, seed)
         log = {"scale/contrast": self.log_scale.detach().exp(), "scale/item": self.log_scale_item.detach().exp()}
         return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
@@ -291,7 +292,12 @@ class Scale(Objective):
         return mean_one(w, present.T) if how.mean_one else w
 
     def _contrast(
-        self, batch: Batch, embedded: Mapping[str, Embedded], names: Sequence[str], weights: Tensor | None
+        self,
+        batch: Batch,
+        embedded: Mapping[str, Embedded],
+        names: Sequence[str],
+        weights: Tensor | None,
+        ignore: Tensor | None,
     ) -> dict[str, Term]:
         if not self.config.contrast_weight or len(names) < 2:
             return {}
@@ -307,18 +313,23 @@ class Scale(Objective):
             offset=self.world.rank * len(batch),
             weights=weights,
             apply=self.config.harmonise.apply,
-            ignore=self._ignore(batch, names),
+            ignore=ignore,
             negatives=self.config.negatives,
         )
         return {f"contrast/{names[i]}~{names[j]}": term for (i, j), term in pairs.items()}
 
     def _fusion(
-        self, batch: Batch, item: Embedded, embedded: Mapping[str, Embedded], names: Sequence[str]
+        self,
+        batch: Batch,
+        item: Embedded,
+        embedded: Mapping[str, Embedded],
+        names: Sequence[str],
+        ignore: Tensor | None,
     ) -> dict[str, Term]:
         if not self.config.fusion_weight or not names:
             return {}
         gather = self.world.gather
-        ignore, every = self._ignore(batch, names), gather(item.z)
+        every = gather(item.z)
         both = {name: item.present & embedded[name].present for name in names}
         return {
             f"fusion/{name}": contrast(
@@ -351,7 +362,7 @@ class Scale(Objective):
         return terms
 
     def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor | None:
-        if not self.config.false_negatives:
+        if not self.config.false_negatives or not names:
             return None
         none = torch.zeros_like(batch.keys)
         digests = torch.stack([batch.digests.get(name, none).where(batch.cells[name].present, none) for name in names])
