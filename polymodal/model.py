@@ -230,6 +230,9 @@ class Model(nn.Module):
             self.input_norms = nn.ModuleDict({name: nn.LayerNorm(config.width, config.trunk.eps) for name in names})
         self.matching = MatchHead(names, config.width, config.match) if config.match else None
         self.apply(_initialise)
+        if config.late and ITEM in self.projections:
+            with torch.no_grad():  # a correction that begins small: the start is late fusion
+                cast(Projection, self.projections[ITEM]).linear.weight.mul_(0.1)
 
     @property
     def names(self) -> tuple[str, ...]:

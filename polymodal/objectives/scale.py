@@ -92,6 +92,8 @@ class ScaleConfig(ObjectiveConfig):
         recall_weight: of decoding every modality of the row from the item vector, `recall_ratio` of its tokens at a
             time. Contrast keeps what modalities share and forgets what only one of them knows; this keeps it. Not in
             SCALE either.
+        recall_shared: whether recall also shapes the shared part of the item vector; False leaves that to the
+            contrasts, and what recall needs beside it to the unique part. Without a unique part it always does.
     """
 
     kind: Literal["scale"] = "scale"
@@ -110,6 +112,7 @@ class ScaleConfig(ObjectiveConfig):
     fusion_weight: float = Field(3.0, ge=0)
     recall_weight: float = Field(0.5, ge=0)
     recall_ratio: float = Field(0.25, gt=0, le=1)
+    recall_shared: bool = True
 
     def build(self, model: Model) -> Scale:
         """The objective for `model`, which needs a stage of towers."""
@@ -190,7 +193,7 @@ class Scale(Objective):
         ignore = self._ignore(batch, names)
         terms |= self._contrast(batch, embedded, names, weights, ignore)
         terms |= self._fusion(batch, model.shared(embedded[ITEM]), embedded, names, ignore)
-        terms |= self._recalled(model, batch, embedded[ITEM], names, seed)
+        terms |= self._recalled(model, batch, self._kept(model, embedded[ITEM]), names, seed)
         log = {"scale/contrast": self.log_scale.detach().exp(), "scale/item": self.log_scale_item.detach().exp()}
         return Losses(terms, self._weights(terms, len(model.names)), log, embedded)
 
@@ -345,6 +348,12 @@ class Scale(Objective):
             )
             for at, name in enumerate(names)
         }
+
+    def _kept(self, model: Model, item: Embedded) -> Embedded:
+        if self.config.recall_shared or not model.config.unique:
+            return item
+        shared, unique = item.z.tensor_split([model.config.embedding], 1)
+        return Embedded(torch.cat([shared.detach(), unique], 1), item.present)
 
     def _recalled(self, model: Model, batch: Batch, item: Embedded, names: Sequence[str], seed: int) -> dict[str, Term]:
         if not self.config.recall_weight:
