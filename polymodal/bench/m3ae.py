@@ -83,8 +83,8 @@ _CONTROLS = ("untrained model", "raw pixels (16 x 16)", "most frequent category"
 class Size:
     """Items of the generated catalogue, training steps, items of a step, and which of the three questions to answer."""
 
-    items: int = 1500
-    steps: int = 400
+    items: int = 1200
+    steps: int = 250
     batch: int = 64
     tables: tuple[str, ...] = ("ratio", "captions", "pairing")
 

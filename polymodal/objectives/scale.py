@@ -234,7 +234,7 @@ class Scale(Objective):
     ) -> dict[str, Term]:
         if not self.config.masked_weight:
             return {}
-        parts: Parts = encoded.last if self.config.heads_input == "trunk" else model.unimodal(encoded)
+        parts = self._read(model, encoded)
         harmony = self.config.harmonise
         apply = "loss" if harmony.diagonal == "agreement" else harmony.apply
         terms = {}
@@ -246,6 +246,10 @@ class Scale(Objective):
             prediction = self.heads[name](parts[name].x[where])
             terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance, weight, apply)
         return terms
+
+    def _read(self, model: Model, encoded: Encoded) -> Parts:
+        """What the masked heads read."""
+        return encoded.last if self.config.heads_input == "trunk" else model.unimodal(encoded)
 
     def predict(self, model: Model, batch: Batch, visible: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality -> what its masked head says of its hidden tokens, (K, ...), row by row; all of them are masked.
@@ -259,7 +263,7 @@ class Scale(Objective):
             return torch.where(visible[name][cells.valid][:, None], content, mask)
 
         encoded = model.encode(model.tokenize(batch, masked))
-        parts = encoded.last if self.config.heads_input == "trunk" else model.unimodal(encoded)
+        parts = self._read(model, encoded)
         return {name: self.heads[name](parts[name].x[parts[name].valid & ~shown]) for name, shown in visible.items()}
 
     # -- contrast ----------------------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ def reference(kinds: Mapping[str, str], size: Literal["tiny", "small", "base", "
     """M3AE as released (m3ae_public at a5eb14f, README command), quirks and all, where a typed field can say it.
 
     256 x 256 pictures in patches of 16, 64 word pieces, fixed places, decoder of 8 layers of 512, single linear heads,
-    one mask a batch in which padding takes part, text divided by the whole batch, no vector read by the decoder.
+    one mask a batch in which padding takes part, text divided by the whole batch, no vector read by the decoder: the
+    exported vectors are then an untrained linear map of the summary token.
     The batch of 4,096 is the paper's; `--set train.accumulate=...` cuts it into what fits.
     """
     width, layers, heads = _PAPER[size]

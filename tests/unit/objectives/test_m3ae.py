@@ -305,3 +305,16 @@ def test_a_name_that_is_no_modality_is_refused(model, field):
         build(model, **{field: {"imag": 1}})
     with pytest.raises(BadInput, match="units"):
         build(model, units=("imag",))
+
+
+@pytest.mark.parametrize("divide", ["rows", "batch"])
+def test_halves_of_a_batch_are_the_batch(model, batch, divide):
+    """Two processes with half the rows each: their means, weighted by what they count, are that of one process."""
+    objective = build(model, divide=divide)
+    whole = losses(objective, model, batch).terms
+    parts = [losses(objective, model, select(batch, rows)).terms for rows in (range(3), range(3, len(ROWS)))]
+    for name, term in whole.items():
+        count = sum(int(part[name].count) for part in parts)
+        assert count == int(term.count)
+        total = sum(float(part[name].value) * int(part[name].count) for part in parts)
+        assert total / max(count, 1) == pytest.approx(float(term.value), abs=1e-6, rel=1e-5), name
