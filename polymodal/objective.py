@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
+from polymodal import presence
 from polymodal.config import Config
-from polymodal.model import Model
-from polymodal.tensors import Batch, Losses
+from polymodal.model import Model, Stage
+from polymodal.tensors import Batch, Encoded, Losses, Parts
 
-__all__ = ["Alone", "Objective", "ObjectiveConfig", "World"]
+__all__ = ["Alone", "Objective", "ObjectiveConfig", "World", "of_subset", "run_from"]
 
 
 class World(Protocol):
@@ -64,3 +65,27 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """The loss terms of a batch. The same (parameters, views, seed) gives the same losses, on any rank."""
+
+
+def of_subset(model: Model, encoded: Encoded, names: Collection[str]) -> Encoded:
+    """What the model makes of the same rows with the named modalities alone.
+
+    The stages before the first one that mixes modalities are not run again: there a modality sees itself only.
+
+    Args:
+        encoded: of `model.encode`, without `thin`.
+        names: modalities to keep.
+    """
+    mixes = [cast(Stage, stage).mixes for stage in model.stages]
+    first = mixes.index(True) if True in mixes else len(mixes)
+    stages = [presence.keep_only(parts, names) for parts in encoded.stages[:first]]
+    source = presence.keep_only(encoded.source, names)
+    return run_from(model, stages, source)
+
+
+def run_from(model: Model, stages: Sequence[Parts], source: Parts) -> Encoded:
+    """The rest of the stages, where the parts after the first `len(stages)` of them are known."""
+    done = list(stages)
+    for stage in list(model.stages)[len(done) :]:
+        done.append(cast(Stage, stage)(done[-1] if done else source))
+    return Encoded(tuple(done), source)
