@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
-from polymodal import presence
 from polymodal.config import Config
 from polymodal.model import Model, Stage
 from polymodal.tensors import Batch, Encoded, Losses, Parts
 
-__all__ = ["Alone", "Objective", "ObjectiveConfig", "World", "of_subset", "run_from"]
+__all__ = ["Alone", "Objective", "ObjectiveConfig", "World", "seen_by"]
 
 
 class World(Protocol):
@@ -67,25 +66,20 @@ class Objective(nn.Module, ABC):
         """The loss terms of a batch. The same (parameters, views, seed) gives the same losses, on any rank."""
 
 
-def of_subset(model: Model, encoded: Encoded, names: Collection[str]) -> Encoded:
-    """What the model makes of the same rows with the named modalities alone.
+def seen_by(model: Model, encoded: Encoded, keep: Callable[[Parts], Parts]) -> Encoded:
+    """What the model makes of the same rows when the stages that mix modalities see only what `keep` leaves.
 
-    The stages before the first one that mixes modalities are not run again: there a modality sees itself only.
+    The stages before the first of those are not run again: there a modality sees itself only. Where all of them mix,
+    `keep` is applied to the input; where none does, to what the pooling reads.
 
     Args:
         encoded: of `model.encode`, without `thin`.
-        names: modalities to keep.
+        keep: parts -> parts, fewer modalities or fewer valid tokens, the same ones whenever it is called.
     """
     mixes = [cast(Stage, stage).mixes for stage in model.stages]
     first = mixes.index(True) if True in mixes else len(mixes)
-    stages = [presence.keep_only(parts, names) for parts in encoded.stages[:first]]
-    source = presence.keep_only(encoded.source, names)
-    return run_from(model, stages, source)
-
-
-def run_from(model: Model, stages: Sequence[Parts], source: Parts) -> Encoded:
-    """The rest of the stages, where the parts after the first `len(stages)` of them are known."""
-    done = list(stages)
-    for stage in list(model.stages)[len(done) :]:
+    source = keep(encoded.source)
+    done = [keep(parts) for parts in encoded.stages[:first]]
+    for stage in list(model.stages)[first:]:
         done.append(cast(Stage, stage)(done[-1] if done else source))
     return Encoded(tuple(done), source)

@@ -1,4 +1,4 @@
-"""The vectors of a batch as losses over several modalities take them: stacked, masked, beside those of all processes."""
+"""The vectors of a batch as losses over several modalities take them: stacked, beside those of all processes."""
 
 from __future__ import annotations
 

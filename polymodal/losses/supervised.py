@@ -45,7 +45,7 @@ def supervised_contrast(
         (i, j) -> Term for i < j; its count is the number of anchors, 2 x the rows that have both.
 
     Source: Khosla et al. 2020 (arXiv 2004.11362), equation 2 (L_out).
-    Differences: the two views are two modalities; presence. With every row a class of its own it is `pairwise_contrast`.
+    Differences: the two views are two modalities; presence. Every row a class of its own gives `pairwise_contrast`.
     """
     if candidates is None or candidates_present is None or candidates_classes is None:
         candidates, candidates_present, candidates_classes = anchors, present, classes
