@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -75,7 +75,7 @@ class Comm(Objective):
     Related: ConFu, subset against what is held out.
     """
 
-    views: ClassVar[int] = 2
+    views = 2
 
     def __init__(self, config: CommConfig, model: Model) -> None:
         super().__init__()
@@ -90,15 +90,11 @@ class Comm(Objective):
         each = [model.encode(model.tokenize(view)) for view in views]
         known = [name for name in names if name in each[0].source]
         fused = [self._head(model, encoded) for encoded in each]
-        masked = [
-            self._masked(model, e, v, seed_of(seed, at)) for at, (e, v) in enumerate(zip(each, views, strict=True))
-        ]
+        masked = [self._masked(model, each[at], views[at], seed_of(seed, at)) for at in range(2)]
         terms = {}
         for m in known:
             keep = None if ignore is None else ignore[names.index(m), names.index(m)]
-            alone = [
-                self._head(model, seen_by(model, encoded, partial(presence.keep_only, names=[m]))) for encoded in each
-            ]
+            alone = [self._head(model, seen_by(model, e, partial(presence.keep_only, names=[m]))) for e in each]
             rows = alone[0].present & alone[1].present
             pairs = [(alone[0], fused[1]), (alone[1], fused[0])]
             terms[f"alone/{m}"] = _mean([nt_xent(a, b, scale, self.world, rows, keep) for a, b in pairs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -62,7 +62,7 @@ class CrossSelf(Objective):
     Related: CLIP and SimCLR, its two parts.
     """
 
-    views: ClassVar[int] = 2
+    views = 2
 
     def __init__(self, config: CrossSelfConfig, model: Model) -> None:
         super().__init__()

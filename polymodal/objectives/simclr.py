@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -56,8 +56,8 @@ class Simclr(Objective):
     Related: Cross+Self, which adds CLIP.
     """
 
-    views: ClassVar[int] = 2
-    aligned: ClassVar[bool] = False  # unless `across`
+    views = 2
+    aligned = False  # unless `across`
 
     def __init__(self, config: SimclrConfig, model: Model) -> None:
         super().__init__()

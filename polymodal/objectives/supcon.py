@@ -22,7 +22,7 @@ class SupconConfig(ObjectiveConfig):
     """Configuration of `Supcon`.
 
     Args:
-        label: the catalogue's label that says which rows are of one class; None: the rows of one group.
+        label: the catalogue's label that says which rows are of one class; "": the rows of one group.
         graph, anchor: which pairs of modalities; as in CLIP: "full", "anchor" (the first by default), "chain".
         temperature: fixed, as published.
         candidates: "both" modalities of a pair, as published, or "cross", the other one only.
@@ -30,7 +30,7 @@ class SupconConfig(ObjectiveConfig):
     """
 
     kind: Literal["supcon"] = "supcon"
-    label: str | None = None
+    label: str = ""
     graph: Graph = "full"
     anchor: str | None = None
     temperature: float = Field(0.1, gt=0)
@@ -61,7 +61,7 @@ class Supcon(Objective):
 
     def __init__(self, config: SupconConfig, model: Model) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.label = config, config.label
         self.edges = edges(model.names, config.graph, config.anchor)
         self.fuses = config.fusion_weight > 0 and ITEM in model.projections
 
@@ -72,7 +72,7 @@ class Supcon(Objective):
         names = (*model.names, *([ITEM] if self.fuses else []))
         vectors = {n: model.shared(e) if n == ITEM else e for n, e in embedded.items()}
         rows = gathered(vectors, names, self.world)
-        classes = _classes(batch)
+        classes = _classes(batch, self.label)
         pairs = supervised_contrast(
             rows.z,
             rows.present,
@@ -93,9 +93,9 @@ class Supcon(Objective):
         return Losses(terms, weights, embedded=embedded)
 
 
-def _classes(batch: Batch) -> Tensor:
-    """(B,) int64: the label where the batch brings one (-1: unknown), else the group."""
+def _classes(batch: Batch, label: str) -> Tensor:
+    """(B,) int64: the batch's labels, a number of its own for a row whose label is unknown (-1); else the groups."""
     labels = getattr(batch, "labels", None)
-    if not isinstance(labels, Tensor) or len(labels) != len(batch):
+    if not label or not isinstance(labels, Tensor):
         return batch.groups
     return torch.where(labels >= 0, labels, batch.keys)

@@ -68,7 +68,7 @@ class Symile(Objective):
     def __init__(self, config: SymileConfig, model: Model) -> None:
         super().__init__()
         edges(model.names, "full")
-        self.config = config
+        self.config, self.names = config, model.names
         self.fuses = config.fusion_weight > 0 and ITEM in model.projections
         start = torch.tensor(math.log(1 / config.temperature))
         self.log_scale = nn.Parameter(start, requires_grad=config.learn_temperature)
@@ -94,7 +94,7 @@ class Symile(Objective):
 
     def filled(self, z: Tensor, present: Tensor) -> Tensor:
         """(M, B, E) vectors with the learned one where a row lacks a modality."""
-        missing = torch.stack([F.normalize(p, dim=0) for p in self.missing.values()])
+        missing = torch.stack([F.normalize(self.missing[name], dim=0) for name in self.names])
         return torch.where(present[..., None], z, missing[:, None])
 
     def _term(self, rows: Gathered, at: int, keys: Tensor, scale: Tensor, seed: int) -> Term:

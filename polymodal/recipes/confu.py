@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polymodal.objectives.confu import ConfuConfig
-from polymodal.recipe import Recipe, TrainConfig
-from polymodal.recipes._sizes import Size, modalities, model
+from polymodal.recipe import Recipe
+from polymodal.recipes._sizes import Size, modalities, model, training
 
 __all__ = ["recipe"]
 
@@ -18,15 +18,10 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
         kinds: modality name -> kind, e.g. {"image": "image", "title": "text"}.
         size: "tiny", "small" or "base", as for every recipe.
     """
-    train = {
-        "tiny": TrainConfig(epochs=30, batch_size=64, learning_rate=2e-3),
-        "small": TrainConfig(epochs=20, batch_size=256, learning_rate=5e-4),
-        "base": TrainConfig(epochs=5, batch_size=256, learning_rate=1e-4, betas=(0.9, 0.999)),
-    }
     return Recipe(
         name="confu",
         modalities=modalities(kinds, size),
         model=model(size).replace(stages=("towers", "trunk"), unique=0),
         objective=ConfuConfig(fuse="model"),
-        train=train[size],
+        train=training(size),
     )
