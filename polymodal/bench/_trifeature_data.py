@@ -21,7 +21,7 @@ __all__ = ["COLOURS", "SIDE", "Picture", "PictureConfig", "Pictures", "augmented
 Ints = npt.NDArray[np.int64]
 Grid = npt.NDArray[np.float64]
 
-SIDE = 64  # pixels
+SIDE = 40  # pixels
 KINDS = 10  # of shapes, textures and colours each
 COLOURS = np.asarray(
     [
@@ -98,8 +98,8 @@ class Pictures:
 
 
 def _render(shape: int, texture: int, colour: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Shape of radius 0.29 sides, anywhere it fits, turned by up to 45 degrees, as its texture is; grey background."""
-    radius = 0.29 * SIDE
+    """Shape of radius 0.36 sides, anywhere it fits, turned by up to 45 degrees, as its texture is; grey background."""
+    radius = 0.36 * SIDE
     centre = random.uniform(radius, SIDE - radius, 2)
     rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
     x, y = (columns - centre[0]) / radius, (rows - centre[1]) / radius
