@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, cast
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from polymodal.config import Config
-from polymodal.model import Model, Stage
-from polymodal.tensors import Batch, Encoded, Losses, Parts
+from polymodal.model import Model
+from polymodal.tensors import Batch, Losses
 
-__all__ = ["Alone", "Objective", "ObjectiveConfig", "World", "seen_by"]
+__all__ = ["Alone", "Objective", "ObjectiveConfig", "World"]
 
 
 class World(Protocol):
@@ -64,22 +64,3 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """The loss terms of a batch. The same (parameters, views, seed) gives the same losses, on any rank."""
-
-
-def seen_by(model: Model, encoded: Encoded, keep: Callable[[Parts], Parts]) -> Encoded:
-    """What the model makes of the same rows when the stages that mix modalities see only what `keep` leaves.
-
-    The stages before the first of those are not run again: there a modality sees itself only. Where all of them mix,
-    `keep` is applied to the input; where none does, to what the pooling reads.
-
-    Args:
-        encoded: of `model.encode`, without `thin`.
-        keep: parts -> parts, fewer modalities or fewer valid tokens, the same ones whenever it is called.
-    """
-    mixes = [cast(Stage, stage).mixes for stage in model.stages]
-    first = mixes.index(True) if True in mixes else len(mixes)
-    source = keep(encoded.source)
-    done = [keep(parts) for parts in encoded.stages[:first]]
-    for stage in list(model.stages)[first:]:
-        done.append(cast(Stage, stage)(done[-1] if done else source))
-    return Encoded(tuple(done), source)

@@ -17,7 +17,7 @@ from polymodal.losses.masked_fusion import masked_fusion
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM, Model
 from polymodal.nn.heads import ProjectionHead
-from polymodal.objective import Objective, ObjectiveConfig, seen_by
+from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Encoded, Losses, Parts, Term, Tokens
 
 __all__ = ["Comm", "CommConfig"]
@@ -94,7 +94,7 @@ class Comm(Objective):
         terms = {}
         for m in known:
             keep = None if ignore is None else ignore[names.index(m), names.index(m)]
-            alone = [self._head(model, seen_by(model, e, partial(presence.keep_only, names=[m]))) for e in each]
+            alone = [self._head(model, model.seen_by(e, partial(presence.keep_only, names=[m]))) for e in each]
             rows = alone[0].present & alone[1].present
             pairs = [(alone[0], fused[1]), (alone[1], fused[0])]
             terms[f"alone/{m}"] = _mean([nt_xent(a, b, scale, self.world, rows, keep) for a, b in pairs])
@@ -120,9 +120,7 @@ class Comm(Objective):
     def _masked(self, model: Model, encoded: Encoded, batch: Batch, seed: int) -> Tensor:
         """(T, B, out): fusions of what is left of each modality's tokens after the towers."""
         found = [
-            self._head(
-                model, seen_by(model, encoded, partial(self._thin, batch=batch, seed=seed_of(seed, "mask", t)))
-            ).z
+            self._head(model, model.seen_by(encoded, partial(self._thin, batch=batch, seed=seed_of(seed, "mask", t)))).z
             for t in range(self.config.masks)
         ]
         return torch.stack(found) if found else torch.empty(0)

@@ -16,7 +16,7 @@ from polymodal import presence
 from polymodal.losses._gathered import Gathered, edges, fusion, gathered, ignored
 from polymodal.losses.contrastive import contrast, pairwise_contrast
 from polymodal.model import ITEM, Model
-from polymodal.objective import Objective, ObjectiveConfig, seen_by
+from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Encoded, Losses, Term
 
 __all__ = ["Confu", "ConfuConfig", "Fuse"]
@@ -146,5 +146,5 @@ class Confu(Objective):
             return fused
         if not rest:
             return Embedded(torch.zeros_like(rows.z[k]), torch.zeros_like(rows.present[k]))
-        seen = seen_by(model, encoded, partial(presence.keep_only, names=rest))
+        seen = model.seen_by(encoded, partial(presence.keep_only, names=rest))
         return model.shared(model.embeddings(seen, [ITEM])[ITEM])

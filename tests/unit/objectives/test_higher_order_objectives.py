@@ -16,7 +16,7 @@ from polymodal import presence
 from polymodal.losses.contrastive import contrast
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM
-from polymodal.objective import Alone, seen_by
+from polymodal.objective import Alone
 
 KINDS = ("text", "table", "features")
 FULL = [KINDS] * 6
@@ -53,7 +53,7 @@ def test_seen_by_is_the_model_on_the_subset(stages):
     model, _, batch = world("clip", HOLES, stages)
     encoded = model.encode(model.tokenize(batch))
     for subset in (("text",), ("table", "features")):
-        seen = model.embeddings(seen_by(model, encoded, partial(presence.keep_only, names=subset)), [ITEM])[ITEM]
+        seen = model.embeddings(model.seen_by(encoded, partial(presence.keep_only, names=subset)), [ITEM])[ITEM]
         alone = vectors(model, batch.only(subset))[ITEM]
         assert torch.equal(seen.present, alone.present)
         assert torch.allclose(seen.z, alone.z, atol=1e-6)
