@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from polymodal.objectives.comm import CommConfig
 from polymodal.objectives.confu import Confu, ConfuConfig
 from polymodal.objectives.gram import GramConfig
 from polymodal.objectives.siglip import SiglipConfig
-from polymodal.objectives.symile import Symile, SymileConfig
+from polymodal.objectives.symile import SymileConfig
 from polymodal.recipe import TrainConfig
 from polymodal.tensors import Batch, Cells, Embedded
 from polymodal.train.optim import build_optimizer
@@ -27,7 +27,7 @@ from polymodal.train.optim import build_optimizer
 __all__ = ["METHODS", "run"]
 
 QUESTION = (
-    "a and b are fair bits, c = a xor b: from b and c, does a method pick the right a, when each modality is missing "
+    "a and b are fair bits, c = a xor b: from two of them, does a method pick the third, when each modality is missing "
     "from training rows with the given chance?"
 )
 NAMES = ("a", "b", "c")
@@ -35,7 +35,7 @@ BATCH = 128
 MISSING = (0.0, 0.2, 0.5)
 _MLP: dict[str, Any] = {"false_negatives": False}
 
-# name -> (objective, stages, how b and c are put together for the query)
+# name -> (objective, whether the model has a trunk, how two modalities are put together for a query)
 METHODS: Mapping[str, tuple[Any, bool, str]] = {
     "CLIP": (ClipConfig(**_MLP), False, "item"),
     "SigLIP": (SiglipConfig(**_MLP), False, "item"),
@@ -113,7 +113,7 @@ def _bits(count: int, generator: torch.Generator) -> dict[str, Tensor]:
 
 def _batch(bits: Mapping[str, Tensor], generator: torch.Generator, missing: float) -> Batch:
     """Rows in which each modality is there with chance 1 - missing, and at least one of them."""
-    count = len(bits["a"])
+    count = len(next(iter(bits.values())))
     draws = torch.rand(count, len(NAMES), generator=generator)
     there = (draws >= missing) | (draws == draws.max(1, keepdim=True).values)
     keys = torch.randint(-(2**62), 2**62, (count,), generator=generator)
@@ -133,24 +133,27 @@ def _batch(bits: Mapping[str, Tensor], generator: torch.Generator, missing: floa
 
 @torch.no_grad()
 def _score(model: Model, objective: Objective, how: str, generator: torch.Generator) -> float:
-    """Share of rows whose a, of the two, is nearer to what b and c make; complete rows, a never shown."""
-    bits = _bits(1000, generator)
-    found = model.embeddings(model.encode(model.tokenize(_batch(bits, generator, 0.0).only(("b", "c")))))
-    both = _batch({"a": torch.tensor([0, 1])}, generator, 0.0)
-    candidates = model.embeddings(model.encode(model.tokenize(both)), ["a"])["a"].z
-    answer = (_together(objective, found, how) @ candidates.T).argmax(1)
-    return float((answer == bits["a"]).float().mean())
+    """Share of rows whose third bit, of the two it can be, is nearer to what the other two make; mean over which of the
+    bits is the third. The rows are complete but for it."""
+    bits, right = _bits(1000, generator), []
+    for target in NAMES:
+        rest = [name for name in NAMES if name != target]
+        found = model.embeddings(model.encode(model.tokenize(_batch(bits, generator, 0.0).only(rest))))
+        both = _batch({target: torch.tensor([0, 1])}, generator, 0.0)
+        candidates = model.embeddings(model.encode(model.tokenize(both)), [target])[target].z
+        answer = (_together(objective, found, rest, how) @ candidates.T).argmax(1)
+        right.append((answer == bits[target]).float().mean())
+    return float(torch.stack(right).mean())
 
 
-def _together(objective: Objective, found: Mapping[str, Embedded], how: str) -> Tensor:
+def _together(objective: Objective, found: Mapping[str, Embedded], rest: Sequence[str], how: str) -> Tensor:
+    one, other = (found[name].z for name in rest)
     if how == "product":
-        assert isinstance(objective, Symile)
-        return found["b"].z * found["c"].z
+        return one * other
     if how == "network":
         assert isinstance(objective, Confu)
-        z = torch.stack([torch.zeros_like(found["b"].z), found["b"].z, found["c"].z])
-        present = torch.ones(z.shape[:2], dtype=torch.bool)
-        present[0] = False
+        z = torch.stack([found[name].z if name in rest else torch.zeros_like(one) for name in NAMES])
+        present = torch.tensor([name in rest for name in NAMES])[:, None].expand(z.shape[:2])
         fused: Embedded = objective.fuse(z, present)
         return fused.z
     return found[ITEM].z
