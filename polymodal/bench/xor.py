@@ -51,9 +51,9 @@ METHODS: Mapping[str, tuple[Any, bool, str]] = {
 def run(options: Options) -> Result:
     """Every method at every missing rate.
 
-    Settings: `steps` of training (200); `methods`, a comma-separated part of METHODS (they have no comma themselves).
+    Settings: `steps` of training (120); `methods`, a comma-separated part of METHODS (they have no comma themselves).
     """
-    steps = int(options.settings.get("steps", "20" if options.quick else "200"))
+    steps = int(options.settings.get("steps", "20" if options.quick else "120"))
     rows: list[tuple[str | Cell, ...]] = []
     found: dict[tuple[str, float], float] = {}
     wanted = options.settings.get("methods", "")
