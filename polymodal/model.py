@@ -332,6 +332,25 @@ class Model(nn.Module):
         """The last parts in which no modality has seen another; where a trunk comes first, the last parts of all."""
         return encoded.stages[self._mixing - 1]  # -1, the last of all, where a trunk comes first
 
+    def seen_by(self, encoded: Encoded, keep: Callable[[Parts], Parts]) -> Encoded:
+        """What the model makes of the same rows when the stages that mix modalities see only what `keep` leaves.
+
+        The stages before the first of those are not run again: there a modality sees itself only. Where all of them
+        mix, `keep` is applied to the input; where none does, to what the pooling reads.
+
+        Args:
+            encoded: of `encode`, without `thin`.
+            keep: parts -> parts, fewer modalities or fewer valid tokens, the same ones whenever it is called.
+        """
+        stages = [cast(Stage, module) for module in self.stages]
+        mixes = [stage.mixes for stage in stages]
+        first = mixes.index(True) if True in mixes else len(mixes)
+        source = keep(encoded.source)
+        done = [keep(parts) for parts in encoded.stages[:first]]
+        for stage in stages[first:]:
+            done.append(stage(done[-1] if done else source))
+        return Encoded(tuple(done), source)
+
     def embeddings(self, encoded: Encoded, names: Collection[str] | None = None) -> dict[str, Embedded]:
         """A vector per modality (from `unimodal`) and "item": the summary token, or the mean of the vectors of the
         modalities a row has where no stage of the model mixes them.

@@ -38,6 +38,12 @@ CHECKPOINT = "tests/unit/train/test_train_checkpoint.py"
 CROSS = "tests/unit/nn/test_nn_cross.py"
 STREAMS = "tests/unit/objectives/test_streams.py"
 RANKS = "tests/unit/train/test_train_distributed.py"
+SIGMOID = "tests/unit/losses/test_losses_sigmoid.py"
+SUPERVISED = "tests/unit/losses/test_losses_supervised.py"
+MULTILINEAR = "tests/unit/losses/test_losses_multilinear.py"
+GATHERED = "tests/unit/losses/test_losses_gathered.py"
+PAIRS = "tests/unit/objectives/test_pair_objectives.py"
+HIGHER = "tests/unit/objectives/test_higher_order_objectives.py"
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return draws < ratio",
         PRESENCE,
     ),
-    Mutation("sigmoid loss counts pairs with an absent side", "", "", "", ()),
+    _m(
+        "sigmoid loss counts pairs with an absent side",
+        "losses/sigmoid.py",
+        "weight = present[rows, None] & candidates_present[None]",
+        "weight = torch.ones_like(positive)",
+        SIGMOID,
+    ),
     _m(
         "content left in absent tokens",
         "presence.py",
@@ -261,6 +273,113 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return (upper + upper.transpose(1, 2))",
         "return upper",
         CONTRAST,
+    ),
+    # -- other contrastive methods ---------------------------------------------------------------------------------------
+    _m(
+        "sigmoid loss divides by rows with an absent side",
+        "losses/sigmoid.py",
+        'count = present.sum() if normalise == "present" else',
+        'count = torch.tensor(len(a), device=a.device) if normalise == "present" else',
+        SIGMOID,
+    ),
+    _m(
+        "a pair of a graph is every pair",
+        "losses/_gathered.py",
+        "return tuple((i, i + 1) for i in range(count - 1))",
+        "return tuple((i, j) for i in range(count) for j in range(i + 1, count))",
+        GATHERED,
+        PAIRS,
+    ),
+    _m(
+        "content of absent cells makes false negatives",
+        "losses/_gathered.py",
+        "batch.digests.get(name, none).where(batch.cells[name].present, none) if",
+        "batch.digests.get(name, none) if",
+        GATHERED,
+    ),
+    _m(
+        "views of rows without the modality are candidates",
+        "losses/ntxent.py",
+        "        taking = taking & rows",
+        "        taking = taking | rows",
+        SUPERVISED,
+    ),
+    _m(
+        "views across ranks take the wrong positive",
+        "losses/ntxent.py",
+        "offset=world.rank * len(taking)",
+        "offset=0",
+        "tests/unit/train/test_train_distributed_contrastive.py",
+    ),
+    _m(
+        "supervised contrast keeps half-absent candidates",
+        "losses/supervised.py",
+        "both = (candidates_present[:, None] & candidates_present[None])[:, :, None, :]",
+        "both = (candidates_present[:, None] | candidates_present[None])[:, :, None, :]",
+        SUPERVISED,
+    ),
+    _m(
+        "shuffles take rows that lack the modality",
+        "losses/multilinear.py",
+        "return draws.masked_fill(~eligible, 2.0).argsort(stable=True)",
+        "return draws.argsort(stable=True)",
+        MULTILINEAR,
+    ),
+    _m(
+        "a row's own tuple is its negative",
+        "losses/multilinear.py",
+        "negative = negative & ~own",
+        "negative = negative | own",
+        MULTILINEAR,
+    ),
+    _m(
+        "missing vectors of another modality",
+        "objectives/symile.py",
+        "[F.normalize(self.missing[name], dim=0) for name in self.names]",
+        "[F.normalize(p, dim=0) for p in self.missing.values()]",
+        HIGHER,
+    ),
+    _m(
+        "volumes of different subsets compete",
+        "losses/volume.py",
+        "((there, negative & same_subset), (back, negative))",
+        "((there, negative), (back, negative))",
+        "tests/unit/losses/test_losses_volume.py",
+    ),
+    _m(
+        "masked fusions of absent rows are negatives",
+        "losses/masked_fusion.py",
+        "negative = every[None] & ~itself",
+        "negative = (~itself).expand(len(q), len(every))",
+        "tests/unit/losses/test_losses_masked_fusion.py",
+    ),
+    _m(
+        "masked fusions lose a whole modality",
+        "objectives/comm.py",
+        "keep = (draws >= self.config.mask_ratio).scatter(1, last, True)",
+        "keep = draws >= self.config.mask_ratio",
+        HIGHER,
+    ),
+    _m(
+        "the read-out moves what it reads",
+        "objectives/comm.py",
+        "return {name: tokens.map(Tensor.detach) for name, tokens in parts.items()}",
+        "return dict(parts)",
+        HIGHER,
+    ),
+    _m(
+        "the subset contains what is held out",
+        "objectives/confu.py",
+        "others = torch.arange(len(rows.names), device=rows.z.device) != k",
+        "others = torch.arange(len(rows.names), device=rows.z.device) >= 0",
+        HIGHER,
+    ),
+    _m(
+        "a subset sees the whole row",
+        "model.py",
+        "done = [keep(parts) for parts in encoded.stages[:first]]",
+        "done = list(encoded.stages[:first])",
+        HIGHER,
     ),
     # -- packing -------------------------------------------------------------------------------------------------------
     _m(

@@ -9,8 +9,9 @@ from polymodal.config import parse_kind
 from polymodal.modality import ModalityConfig
 from polymodal.model import ModelConfig
 from polymodal.nn.blocks import StackConfig
+from polymodal.recipe import TrainConfig
 
-__all__ = ["Size", "modalities", "model"]
+__all__ = ["Size", "modalities", "model", "training"]
 
 Size = Literal["tiny", "small", "base"]
 
@@ -55,3 +56,12 @@ def modalities(kinds: Mapping[str, str], size: Size) -> dict[str, ModalityConfig
 def model(size: Size) -> ModelConfig:
     """Width, depth and heads of a size."""
     return _MODEL[size]
+
+
+def training(size: Size) -> TrainConfig:
+    """Epochs, batch and rate of a size, for contrastive methods: the larger the batch, the more negatives."""
+    return {
+        "tiny": TrainConfig(epochs=30, batch_size=64, learning_rate=2e-3),
+        "small": TrainConfig(epochs=20, batch_size=256, learning_rate=5e-4),
+        "base": TrainConfig(epochs=5, batch_size=256, learning_rate=1e-4, betas=(0.9, 0.999)),
+    }[size]

@@ -1,0 +1,102 @@
+"""SimCLR: every modality finds its own other view; nothing, unless asked for, ties modalities together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from polymodal.losses._gathered import edges, ignored
+from polymodal.losses.ntxent import nt_xent
+from polymodal.model import ITEM, Model
+from polymodal.nn.heads import ProjectionHead
+from polymodal.objective import Objective, ObjectiveConfig
+from polymodal.tensors import Batch, Embedded, Losses, Term
+
+__all__ = ["Simclr", "SimclrConfig"]
+
+
+class SimclrConfig(ObjectiveConfig):
+    """Configuration of `Simclr`.
+
+    Args:
+        temperature: fixed, as published.
+        head: hidden width of the projection head of each modality; 0 contrasts the exported vectors themselves.
+        across: also contrast each modality's vector in one view with each other modality's in the other view, so that
+            vectors of different modalities become comparable.
+        across_weight: of those terms.
+        false_negatives: rows of one group and identical cells are no negatives of one another.
+        fusion_weight: of the same loss on the item vectors of the two views, where the model has a trunk.
+    """
+
+    kind: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.1, gt=0)
+    head: int = Field(256, ge=0)
+    across: bool = False
+    across_weight: float = Field(1.0, ge=0)
+    false_negatives: bool = True
+    fusion_weight: float = Field(1.0, ge=0)
+
+    def build(self, model: Model) -> Simclr:
+        """The objective for `model`. Raises BadInput for `across` with a single modality."""
+        return Simclr(self, model)
+
+
+class Simclr(Objective):
+    """NT-Xent between two augmentations of each modality, mean over modalities.
+
+    Needs: two views.
+
+    Source: Chen et al. 2020 (arXiv 2002.05709), equation 1, algorithm 1.
+    Differences: one loss per modality over the rows that have it; the vectors in front of the head are unit vectors;
+        LayerNorm in the head; false negatives; `across`; item vectors of a trunk, whose loss is taken once per
+        modality among the rows that have it (on complete rows those are all the same).
+    Related: Cross+Self, which adds CLIP.
+    """
+
+    views = 2
+    aligned = False  # unless `across`
+
+    def __init__(self, config: SimclrConfig, model: Model) -> None:
+        super().__init__()
+        self.config = config
+        self.edges = edges(model.names, "full") if config.across else ()
+        self.fuses = config.fusion_weight > 0 and ITEM in model.projections
+        width, names = model.config.embedding, (*model.names, *([ITEM] if self.fuses else []))
+        self.heads = nn.ModuleDict({n: ProjectionHead(width, config.head, width) for n in names if config.head})
+
+    def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
+        """Terms `within/m`; `across/i~j` with `across`; with a trunk `fused/m`, the item vectors of rows with m."""
+        batch, config, names = views[0], self.config, model.names
+        first, second = (model.embeddings(model.encode(model.tokenize(view))) for view in views)
+        a, b = (self._project(model, embedded) for embedded in (first, second))
+        known = [name for name in names if name in a]
+        ignore = ignored(batch, names, self.world) if config.false_negatives else None
+        terms = {f"within/{m}": self._term(a[m], b[m], None, _at(ignore, names, m, m)) for m in known}
+        weights = dict.fromkeys(terms, 1 / len(names))
+        for i, j in self.edges:
+            one, other = names[i], names[j]
+            if one in a and other in a:
+                keep = _at(ignore, names, one, other)
+                there = self._term(a[one], b[other], None, keep)
+                back = self._term(a[other], b[one], None, keep)
+                terms[f"across/{one}~{other}"] = Term((there.value + back.value) / 2, there.count)
+                weights[f"across/{one}~{other}"] = config.across_weight / len(self.edges)
+        if self.fuses:
+            for m in known:
+                terms[f"fused/{m}"] = self._term(a[ITEM], b[ITEM], a[m].present, _at(ignore, names, m, m))
+                weights[f"fused/{m}"] = config.fusion_weight / len(names)
+        return Losses(terms, weights, embedded=first)
+
+    def _project(self, model: Model, embedded: Mapping[str, Embedded]) -> dict[str, Embedded]:
+        vectors = {n: model.shared(e) if n == ITEM else e for n, e in embedded.items()}
+        return {n: cast(Embedded, self.heads[n](e)) if n in self.heads else e for n, e in vectors.items()}
+
+    def _term(self, a: Embedded, b: Embedded, rows: Tensor | None, ignore: Tensor | None) -> Term:
+        return nt_xent(a, b, 1 / self.config.temperature, self.world, rows, ignore)
+
+
+def _at(ignore: Tensor | None, names: Sequence[str], one: str, other: str) -> Tensor | None:
+    return None if ignore is None else ignore[names.index(one), names.index(other)]
