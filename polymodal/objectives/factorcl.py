@@ -35,7 +35,7 @@ from polymodal.objectives._factors import (
 from polymodal.tensors import Batch, Embedded, Losses, Parts, Term
 from polymodal.types import BadInput
 
-__all__ = ["FactorCL", "FactorCLConfig"]
+__all__ = ["FactorCL", "FactorCLConfig", "Weights"]
 
 
 class FactorCLConfig(ObjectiveConfig):
