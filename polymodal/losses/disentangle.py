@@ -31,7 +31,7 @@ def _term(value: Tensor, counted: Tensor, mine: Tensor) -> Term:
     return Term(torch.where(enough, value, value * 0.0), mine.sum() * enough)
 
 
-def agree(a: Tensor, b: Tensor, counted: Tensor, mine: Tensor, off: float = 0.005) -> Term:
+def agree(a: Tensor, b: Tensor, counted: Tensor, mine: Tensor, off: float = 0.5) -> Term:
     """Column k of a says what column k of b says, and no two columns the same.
 
     ::
