@@ -78,7 +78,9 @@ class Learner(nn.Module):
         return Inputs(seen, seen, keys, labels)
 
 
-def train(learner: Learner, world: World, labels: Labels, method: str, epochs: int, seed: int) -> float:
+def train(
+    learner: Learner, world: World, labels: Labels, method: str, epochs: int, seed: int, batch: int = BATCH
+) -> float:
     """Adam at 1e-4; every step is followed by one of the CLUB critics. Returns seconds per epoch."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(learner.parameters(), lr=RATE, fused=True)
@@ -86,8 +88,8 @@ def train(learner: Learner, world: World, labels: Labels, method: str, epochs: i
     y = torch.from_numpy(labels)
     begun = time.monotonic()
     for epoch in range(epochs):
-        for at, rows in enumerate(torch.split(torch.randperm(len(y), generator=generator), BATCH)):
-            if len(rows) < BATCH:
+        for at, rows in enumerate(torch.split(torch.randperm(len(y), generator=generator), batch)):
+            if len(rows) < batch:
                 continue
             clean = {name: value[rows] for name, value in x.items()}
             views = [clean]
@@ -179,7 +181,7 @@ def representations(learner: Learner | None, world: World) -> dict[str, Floats]:
 # -- the experiment ----------------------------------------------------------------------------------------------------
 
 
-def measure(method: str, world: World, rows: int, epochs: int, seed: int) -> Trained:
+def measure(method: str, world: World, rows: int, epochs: int, seed: int, batch: int = BATCH) -> Trained:
     """One repetition: train on the first `rows` rows, probe on the others."""
     train_rows, test_rows = (
         world.rows(at) for at in np.split(np.arange(len(next(iter(world.inputs.values())))), [rows])
@@ -192,7 +194,7 @@ def measure(method: str, world: World, rows: int, epochs: int, seed: int) -> Tra
     if learner is not None and method != "untrained encoder":
         # the baselines have twice the epochs, as in the notebook
         passes = epochs * (2 if learner.objective is None else 1)
-        found["seconds per epoch"] = train(learner, train_rows, train_rows.labels[task], method, passes, seed)
+        found["seconds per epoch"] = train(learner, train_rows, train_rows.labels[task], method, passes, seed, batch)
     before, after = representations(learner, train_rows), representations(learner, test_rows)
     for name, labels in world.labels.items():
         found[f"accuracy {name}"] = accuracy(before["all"], labels[:rows], after["all"], labels[rows:])
@@ -207,12 +209,13 @@ def run(options: Options) -> Result:
     heads' own against foreign blocks.
 
     Settings: `methods`, names of METHODS separated by ";" (all); `epochs` (10; SimCLR and SupCon have twice as many);
-    `rows` (30000, of which 80 % are trained on); `world`: "factorcl" (blocks 10, 6, 6), or "disentangled" (three blocks
-    of 50 and a label of each; the supervised methods are trained on the shared block's).
+    `rows` (30000, of which 80 % are trained on); `batch` (256); `world`: "factorcl" (blocks 10, 6, 6), or
+    "disentangled" (three blocks of 50 and a label of each; supervised methods are trained on the shared block's).
     """
     quick = options.quick
     rows = int(options.settings.get("rows", "1500" if quick else "30000"))
     epochs = int(options.settings.get("epochs", "1" if quick else "10"))
+    batch = int(options.settings.get("batch", BATCH))
     kind = options.settings.get("world", "factorcl")
     methods = [m.strip() for m in options.settings.get("methods", ";".join(METHODS)).split(";")]
     for method in methods:
@@ -228,8 +231,8 @@ def run(options: Options) -> Result:
     for seed in options.seeds:
         world = makers[kind](seed)
         for method in methods:
-            name = f"{kind}-{rows}-{epochs}-{method}-{seed}"
-            found[method].append(_kept(options, name, method, world, epochs, seed))
+            name = f"{kind}-{rows}-{epochs}-{batch}-{method}-{seed}"
+            found[method].append(_kept(options, name, method, world, epochs, seed, batch))
             options.say(f"seed {seed}, {method}: accuracy {next(_accuracies(found[method][-1])):.4f}")
     decided: dict[str, Any] = {
         "rows": rows,
@@ -244,15 +247,15 @@ def run(options: Options) -> Result:
     return Result("shared_unique", QUESTION, tables, (*marked, *_findings(found)), settings=decided)
 
 
-def _kept(options: Options, name: str, method: str, world: World, epochs: int, seed: int) -> Trained:
+def _kept(options: Options, name: str, method: str, world: World, epochs: int, seed: int, batch: int) -> Trained:
     """A repetition, read from `options.out` where it was finished before."""
     count = len(next(iter(world.inputs.values())))
     if options.out is None:
-        return measure(method, world, count * 4 // 5, epochs, seed)
+        return measure(method, world, count * 4 // 5, epochs, seed, batch)
     path = options.out / f"{name.replace(' ', '_').replace(',', '')}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
-    made = measure(method, world, count * 4 // 5, epochs, seed)
+    made = measure(method, world, count * 4 // 5, epochs, seed, batch)
     options.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made, indent=1))
     return made
