@@ -3,7 +3,7 @@
     python benchmarks/critics.py                  batch 256, 128 numbers a side, two hidden layers of 512
 
 Rounds are interleaved and ratios taken within a round, so that what else the machine does falls on all alike. Memory is
-the growth of the process's largest resident size in a process of its own per critic.
+the growth of the resident size, in a process of its own per critic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +35,14 @@ MAKERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def vectors(rows: int, width: int) -> tuple[Tensor, Tensor]:
+    """The two sides of a batch."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn((rows, width), generator=generator) for _ in range(2))
     return a.requires_grad_(), b.requires_grad_()
 
 
 def step(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """NCE and its gradient; the scores."""
     there = torch.ones(len(a), dtype=torch.bool)
     scores: Tensor = critic(a, b)
     nce(scores, pairing(there, there)).value.backward()  # type: ignore[no-untyped-call]
@@ -47,46 +50,60 @@ def step(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
 
 
 def seconds(critic: nn.Module, a: Tensor, b: Tensor) -> float:
+    """Processor seconds of a step."""
     begun = time.process_time()
     step(critic, a, b)
     return time.process_time() - begun
 
 
 def flops(critic: nn.Module, a: Tensor, b: Tensor) -> float:
+    """Operations of all matrix products of a step."""
     with FlopCounterMode(display=False) as counter:
         step(critic, a, b)
     return float(counter.get_total_flops())
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def memory(name: str, rows: int, width: int, hidden: int) -> float:
-    """Megabytes that a step adds to the process's largest size; after a first step of two rows, which loads kernels."""
+    """Megabytes that a step adds at its peak, looked at every millisecond; after a first step of two rows, which loads
+    kernels."""
     critic = MAKERS[name](width, hidden)
     step(critic, *vectors(2, width))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step(critic, *vectors(rows, width))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    a, b = vectors(rows, width)
+    before = peak = resident()
+    worker = threading.Thread(target=step, args=(critic, a, b))
+    worker.start()
+    while worker.is_alive():
+        peak = max(peak, resident())
+        time.sleep(1e-3)
+    return (peak - before) / 2**20
 
 
 def measured_apart(name: str, rows: int, width: int, hidden: int) -> float:
+    """`memory` in a process of its own."""
     asked = [sys.executable, __file__, "--memory-of", name, "--rows", str(rows), "--width", str(width)]
     done = subprocess.run([*asked, "--hidden", str(hidden)], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def same_numbers(rows: int, width: int, hidden: int) -> float:
-    """Largest difference of scores and gradients between the plain concatenation and the two other forms, relative."""
-    far = 0.0
-    made = {name: make(width, hidden) for name, make in MAKERS.items() if name != "dot"}
-    plain, *others = made.values()
+    """Largest difference of scores and gradients between the plain concatenation and the two other forms, relative to
+    the largest score and the largest gradient."""
+    made = [make(width, hidden) for name, make in MAKERS.items() if name != "dot"]
     found = []
-    for critic in (plain, *others):
-        critic.load_state_dict(plain.state_dict())
+    for critic in made:
+        critic.load_state_dict(made[0].state_dict())
         a, b = vectors(rows, width)
         scores = step(critic, a, b)
-        found.append([scores, a.grad, b.grad, *(p.grad for p in critic.parameters())])
-    for other in found[1:]:
-        far = max(far, *(float((x - y).abs().max() / x.abs().max()) for x, y in zip(found[0], other, strict=True)))
-    return far
+        grads = [v.grad for v in (a, b, *critic.parameters())]
+        found.append((scores.flatten(), torch.cat([g.flatten() for g in grads if g is not None])))
+    return max(
+        float((x - y).abs().max() / x.abs().max()) for other in found[1:] for x, y in zip(found[0], other, strict=True)
+    )
 
 
 def main() -> int:
