@@ -14,8 +14,10 @@ from polymodal import presence
 from polymodal.config import Config
 from polymodal.draws import seed_of, uniform
 from polymodal.losses import information
+from polymodal.losses.contrastive import contrast
 from polymodal.losses.critics import CriticConfig, mlp
-from polymodal.model import Model
+from polymodal.model import ITEM, Model
+from polymodal.objective import World
 from polymodal.tensors import Embedded, Term, Tokens
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Rest",
     "Weights",
     "block",
+    "fused",
     "lengthened",
     "mean",
 ]
@@ -152,3 +155,22 @@ def lengthened(vector: Embedded) -> Embedded:
 def block(model: Model, name: str, tokens: Tokens) -> Embedded:
     """The unique block of a modality, before it is scaled into the item vector."""
     return cast(Embedded, model.uniques[name](presence.pool(tokens)))
+
+
+def fused(item: Embedded, parts: Mapping[str, Embedded], scale: Tensor, world: World) -> dict[str, Term]:
+    """The contrast of the item vector with the vector of each of its modalities."""
+    gather, terms = world.gather, {}
+    for name, part in parts.items():
+        if name != ITEM:
+            both = item.present & part.present
+            terms[f"fusion/{name}"] = contrast(
+                item.z,
+                both,
+                gather(part.z),
+                gather(part.present),
+                scale,
+                all_anchors=gather(item.z),
+                all_present=gather(both),
+                offset=world.rank * len(both),
+            )
+    return terms

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal.losses import disentangle, information
-from polymodal.losses.contrastive import contrast
 from polymodal.losses.critics import CriticConfig, held, mlp
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
@@ -29,6 +28,7 @@ from polymodal.objectives._factors import (
     Rest,
     Weights,
     block,
+    fused,
     lengthened,
     mean,
 )
@@ -44,8 +44,8 @@ class FactorCLConfig(ObjectiveConfig):
     Args:
         label: the label of the catalogue that is the task Y (FactorCL-SUP); "" takes a second augmented view for it
             (FactorCL-SSL). Rows without the label count in no term that needs it.
-        structure: with more than two modalities, "rest" relates each to all others of its row, 5 N terms; "pairs" every
-            two, 4 N (N - 1) / 2 + N terms. With two modalities both are the paper.
+        structure: of more than two: "rest" relates each to all others of its row, 5 N terms; "pairs" every two,
+            4 N (N - 1) / 2 + N terms. With two modalities both are the paper.
         context: what the rest is: "sampled" all others of the row or, half of the time, a random part of them, so that
             every pattern is met; "all"; or "random_order" those before it in a random order of the row's modalities,
             whose informations add up to that of all (chain rule).
@@ -57,15 +57,16 @@ class FactorCLConfig(ObjectiveConfig):
         critic, weights: above.
         clamp: CLUB terms are at least 0; without, an outdated critic can be driven below.
         club_diagonal: CLUB's mean over all pairs has the positives in it, as released.
-        critic_steps: of the CLUB critics after each step; 1 in the paper.
+        critic_steps: of the CLUB critics after each step.
         align: weight of making the shared heads of both sides agree in every direction (`disentangle.agree`).
         separate: weight of taking out of the unique heads what the shared ones say (`disentangle.apart`, measured by
             `penalty`) and of making their columns differ (`disentangle.spread`).
-        two_step: `separate` moves the unique heads alone, the shared ones stand as if trained before.
+        two_step: `separate` moves nothing of the shared heads, which stand as if trained before.
+        penalised: "heads": `align` and `separate` leave the encoders alone.
         heads: that make Z_S and Z_U: "published" are cross with club_given, and task with club and cross_given; "core"
             are cross alone and task alone, those that no other term pulls at.
-        readout: "encoder": all terms read the modality vector (the notebook's readout). "factors": shared terms read
-            the modality vector, unique terms the modality's block of the item vector's unique part.
+        readout: "encoder": all terms read the modality vector (as the notebook probes). "factors": shared terms do,
+            unique terms its block of the item vector.
         label_width: numbers that stand for a label in a critic (`information.codes`).
     """
 
@@ -87,6 +88,7 @@ class FactorCLConfig(ObjectiveConfig):
     separate: float = Field(0.0, ge=0)
     penalty: Literal["correlation", "hsic"] = "correlation"
     two_step: bool = True
+    penalised: Literal["encoders", "heads"] = "encoders"
     heads: Literal["published", "core"] = "published"
     readout: Literal["encoder", "factors"] = "encoder"
     label_width: int = Field(32, ge=1)
@@ -183,8 +185,9 @@ class FactorCL(Objective):
         """Terms `cross/i~j`, ... (`cross/i` for one against the rest), `task/i`, `align/i~j`, `apart/i`, `fusion/m`."""
         inputs, embedded = self._read(model, views)
         losses = self.terms(inputs, seed)
-        fusion = self._fusion(model.shared(embedded[ITEM]), embedded)
-        weights = dict.fromkeys(fusion, self.config.weights.fusion / len(self.names))
+        wanted, scale = self.config.weights.fusion, self.log_scale.clamp(max=4.6).exp()
+        fusion = fused(model.shared(embedded[ITEM]), embedded, scale, self.world) if wanted else {}
+        weights = dict.fromkeys(fusion, wanted / len(self.names))
         return Losses({**losses.terms, **fusion}, {**losses.weights, **weights}, losses.log, embedded)
 
     def critic_losses(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
@@ -212,25 +215,6 @@ class FactorCL(Objective):
             return model.embeddings(model.encode(parts), None if item else list(parts))
         own = {n: model.embeddings(model.encode({n: part}), [n])[n] for n, part in parts.items()}
         return own | (model.embeddings(model.encode(parts), [ITEM]) if item else {})
-
-    def _fusion(self, item: Embedded, embedded: Mapping[str, Embedded]) -> dict[str, Term]:
-        if not self.config.weights.fusion:
-            return {}
-        gather, terms = self.world.gather, {}
-        for name, part in embedded.items():
-            if name != ITEM:
-                both = item.present & part.present
-                terms[f"fusion/{name}"] = contrast(
-                    item.z,
-                    both,
-                    gather(part.z),
-                    gather(part.present),
-                    self.log_scale.clamp(max=4.6).exp(),
-                    all_anchors=gather(item.z),
-                    all_present=gather(both),
-                    offset=self.world.rank * len(both),
-                )
-        return terms
 
     # -- from vectors ------------------------------------------------------------------------------------------------
 
@@ -367,9 +351,14 @@ class FactorCL(Objective):
 
     # -- factors -----------------------------------------------------------------------------------------------------
 
+    def _stood(self, vector: Embedded) -> Embedded:
+        """Without gradient where penalties move heads alone; not where encoders make the factors themselves."""
+        still = self.config.penalised == "heads" and not self.trains_unique
+        return Embedded(vector.z.detach(), vector.present) if still else vector
+
     def _parts(self, faces: Faces, node: str, side: int) -> tuple[Tensor, Tensor]:
         """Z_S and Z_U of one side of a node."""
-        shared, unique = (faces[family][node][0][side].z for family in ("cross", "club"))
+        shared, unique = (self._stood(faces[family][node][0][side]).z for family in ("cross", "club"))
         if self.trains_unique:
             return shared, unique
         core, which = self.config.heads == "core", ("left", "right")[side]
@@ -382,7 +371,7 @@ class FactorCL(Objective):
         for node, sides in self.nodes.items():
             if node not in faces["cross"]:
                 continue
-            left, right = faces["cross"][node][0]
+            left, right = (self._stood(side) for side in faces["cross"][node][0])
             mine = left.present & right.present
             every = gather(mine)
             if config.align:

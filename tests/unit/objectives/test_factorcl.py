@@ -225,6 +225,18 @@ def test_heads_and_penalties():
     assert "align/a~b" in objective(align=1.0).terms(seen, 0).terms
 
 
+@pytest.mark.parametrize("penalised", ["encoders", "heads"])
+def test_whom_the_penalties_move(penalised):
+    made = objective(align=1.0, separate=1.0, penalised=penalised)
+    seen = inputs(("a", "b"), 2)
+    source = [e.z.requires_grad_() for e in seen.shared[0].values()]
+    terms = made.terms(seen, 0).terms
+    (terms["align/a~b"].value + terms["apart/a~b"].value + terms["spread/a~b"].value).backward()
+    assert all((z.grad is None) == (penalised == "heads") for z in source)
+    assert made._link("cross", "a~b").left[0].weight.grad.abs().sum() > 0
+    assert made.task_heads["a"][0].weight.grad.abs().sum() > 0
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(BadInput, match="needs a label"):
         FactorCLConfig.parse({"conditional": "within_class"})
