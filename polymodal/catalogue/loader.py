@@ -119,7 +119,9 @@ class _Rows:
         self._groups = _integers(
             stable_hash(f"id\0{record.id}" if record.group is None else f"group\0{record.group}") for record in records
         )
-        self._labels = _integers(_label(record.labels.get(label) if label else None) for record in records)
+        # 63 bits, never negative: that is what unknown is
+        known = [record.labels.get(label) if label else None for record in records]
+        self._labels = _integers(-1 if text is None else stable_hash(f"label\0{text}") & (2**63 - 1) for text in known)
         self._digests = {
             name: _integers(content_hash(r.values[name]) if name in r.values else 0 for r in records)
             for name in modalities
@@ -140,11 +142,6 @@ class _Rows:
             return None
         value = values[name]
         return modality.preprocess(value if draw is None else modality.augment(value, draw(at, name)))
-
-
-def _label(text: str | None) -> int:
-    """A number of 63 bits, never negative: that is what unknown is."""
-    return -1 if text is None else stable_hash(f"label\0{text}") & (2**63 - 1)
 
 
 def _integers(numbers: Iterator[int]) -> Tensor:
