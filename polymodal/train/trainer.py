@@ -132,8 +132,8 @@ class Trainer:
     def _update(self, micro: Sequence[Sequence[Batch]]) -> tuple[Losses, Tensor]:
         """One step on some micro-batches, then the critics' own: the losses of the last micro-batch and the norm of the
         gradient, both of the step proper."""
-        config, rank = self.recipe.train, 0 if self.group is None else self.group.rank
-        torch.manual_seed(seed_of(config.seed, self.step, "dropout", rank))
+        config = self.recipe.train
+        torch.manual_seed(seed_of(config.seed, self.step, "dropout", 0 if self.group is None else self.group.rank))
         self.modules.train()
         losses, norm = self._descend(self.objective, micro, list(self.modules.parameters()))
         if self.average is not None and bool(norm.isfinite()):
