@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -48,14 +48,17 @@ class ObjectiveConfig(Config):
 class Objective(nn.Module, ABC):
     """Parameters here are thrown away after training; what is exported belongs to the model.
 
-    Needs: subclasses say how many augmented `views` of a batch they take, whether the single-modality vectors they
-    train are comparable (`aligned`), and whether they train the unique part of the item vector (`trains_unique`; where
-    not, a recipe leaves `model.unique` at 0).
+    Needs: subclasses say, for all or in `__init__`, how many augmented `views` of a batch they take, whether the
+    single-modality vectors they train are comparable (`aligned`), whether they train the unique part of the item vector
+    (`trains_unique`; where not, a recipe leaves `model.unique` at 0), the name of the `label` that their batches carry
+    ("" for none: no label is read), and how often their critics move after each step (`critic_steps`).
     """
 
-    views: ClassVar[int] = 1
-    aligned: ClassVar[bool] = True
-    trains_unique: ClassVar[bool] = False
+    views: int = 1
+    aligned: bool = True
+    trains_unique: bool = False
+    label: str = ""
+    critic_steps: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,3 +67,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """The loss terms of a batch. The same (parameters, views, seed) gives the same losses, on any rank."""
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only `critic_losses` moves; `forward` gives them no gradient."""
+        return []
+
+    def critic_losses(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
+        """What the critics minimise while everything else stands still; asked for where `critic_steps` is not 0."""
+        raise NotImplementedError

@@ -62,6 +62,8 @@ class Batch:
         groups: (B,) int64, equal where two rows are of one group; every row without a group has its own number.
         keys: (B,) int64, a stable hash of the id. Random draws are made per key, so they do not depend on which other
             rows are in the batch, how far it is padded, or which process holds it.
+        labels: (B,) int64, equal where two rows have the same label, -1 where it is unknown: of the one label that an
+            objective asks for. Objectives alone read it; a model never does.
 
     Raises:
         BadInput: shapes that disagree.
@@ -72,6 +74,7 @@ class Batch:
     digests: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def __post_init__(self) -> None:
         rows = len(self.ids)
@@ -79,7 +82,11 @@ class Batch:
             object.__setattr__(self, "keys", torch.tensor([stable_hash(i) for i in self.ids], dtype=torch.long))
         if len(self.groups) == 0:
             object.__setattr__(self, "groups", self.keys.clone())
-        columns = {"keys": self.keys, "groups": self.groups} | {f"digests[{n!r}]": d for n, d in self.digests.items()}
+        if len(self.labels) == 0:
+            object.__setattr__(self, "labels", torch.full_like(self.keys, -1))
+        columns = {"keys": self.keys, "groups": self.groups, "labels": self.labels} | {
+            f"digests[{n!r}]": d for n, d in self.digests.items()
+        }
         for name, column in columns.items():
             if column.shape != (rows,):
                 raise BadInput(f"Batch.{name}", f"shape ({rows},)", tuple(column.shape))
@@ -117,6 +124,7 @@ class Batch:
             digests={name: value.to(device, non_blocking=True) for name, value in self.digests.items()},
             groups=self.groups.to(device, non_blocking=True),
             keys=self.keys.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
         )
 
 

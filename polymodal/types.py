@@ -87,7 +87,7 @@ class Record:
         id: unique in its catalogue.
         values: modality name -> source (a path inside the media root, encoded bytes, text, pairs, an array).
             An absent modality is an absent key; `None`, `""` and empty collections are refused.
-        labels: for evaluation only; a model never sees them.
+        labels: for evaluation, and for objectives that ask for one by name; a model never sees them.
         group: rows of one group (parent SKU, GTIN) are not negatives of one another.
 
     Raises:

@@ -42,6 +42,7 @@ def collate(
     draw: Draw | None = None,
     impute: bool | Mapping[str, Fields] = False,
     quarantine: Report | None = None,
+    label: str = "",
 ) -> Batch:
     """Records -> Batch.
 
@@ -52,13 +53,14 @@ def collate(
         impute: True: `Modality.blank()` as valid tokens where a modality is absent (the zero-imputation control), or
             those fields by modality.
         quarantine: told of every cell that could not be decoded. Such a cell is left out: its modality is absent.
+        label: the label that `Batch.labels` holds hashes of, -1 where a row has none; "": no label is read.
 
     Returns:
         B rows. `digests` are hashes of the decoded values before augmentation; `groups` hashes of group, or of id where
         a row has none; both are comparable across batches, ranks and runs.
     """
     decoded = [_decoded(record, modalities, None, quarantine) for record in records]
-    return _Rows(decoded, modalities).batch(draw, _blanks(modalities, impute))
+    return _Rows(decoded, modalities, label).batch(draw, _blanks(modalities, impute))
 
 
 def row_generator(seed: int, epoch: int, row: str, view: int, modality: str) -> torch.Generator:
@@ -110,13 +112,16 @@ def _blanks(modalities: Mapping[str, Modality], impute: bool | Mapping[str, Fiel
 class _Rows:
     """Decoded rows, from which any number of views is made."""
 
-    def __init__(self, records: Sequence[Record], modalities: Mapping[str, Modality]) -> None:
+    def __init__(self, records: Sequence[Record], modalities: Mapping[str, Modality], label: str) -> None:
         self._records, self._modalities = records, modalities
         self._ids = tuple(record.id for record in records)
         self._keys = _integers(stable_hash(name) for name in self._ids)
         self._groups = _integers(
             stable_hash(f"id\0{record.id}" if record.group is None else f"group\0{record.group}") for record in records
         )
+        # 63 bits, never negative: that is what unknown is
+        known = [record.labels.get(label) if label else None for record in records]
+        self._labels = _integers(-1 if text is None else stable_hash(f"label\0{text}") & (2**63 - 1) for text in known)
         self._digests = {
             name: _integers(content_hash(r.values[name]) if name in r.values else 0 for r in records)
             for name in modalities
@@ -129,7 +134,7 @@ class _Rows:
             if filled is not None:
                 cells[name] = filled
         digests = {name: self._digests[name] for name in cells}
-        return Batch(self._ids, cells, digests, self._groups, self._keys)
+        return Batch(self._ids, cells, digests, self._groups, self._keys, self._labels)
 
     def _fields(self, at: int, name: str, draw: Draw | None) -> Fields | None:
         values, modality = self._records[at].values, self._modalities[name]
@@ -214,11 +219,13 @@ class _Maker(Dataset[Any]):
     augment: bool
     impute: bool
     root: Path | None
+    label: str
 
     def make(self, plan: _Plan) -> tuple[list[Batch], list[Quarantined]]:
         bad: list[Quarantined] = []
         records = self.blocks.records(plan.rows)
-        rows = _Rows([_decoded(record, self.modalities, self.root, bad.append) for record in records], self.modalities)
+        decoded = [_decoded(record, self.modalities, self.root, bad.append) for record in records]
+        rows = _Rows(decoded, self.modalities, self.label)
         blanks = _blanks(self.modalities, self.impute)
         return [rows.batch(self._draw(plan, view), blanks) for view in range(self.views)], bad
 
@@ -256,6 +263,7 @@ class Loader:
         cache_bytes: decoded blocks kept, per process. `sampler.window` blocks should fit.
         quarantine: told once of every cell that could not be decoded.
         root: media root, which paths in those reports are shortened by.
+        label: the label that batches carry (see `collate`); "" for none.
         start: how workers begin; "spawn" and "forkserver" need rows and modalities that can be pickled.
     """
 
@@ -276,13 +284,14 @@ class Loader:
         cache_bytes: int = 1 << 30,
         quarantine: Report | None = None,
         root: Path | None = None,
+        label: str = "",
         start: Literal["fork", "spawn", "forkserver"] = "fork",
     ) -> None:
         if views < 1:
             raise BadInput("views", "at least 1", views)
         if workers < 0:
             raise BadInput("workers", "0 or more", workers)
-        self._maker = _Maker(_Blocks(rows, cache_bytes), dict(modalities), seed, views, augment, impute, root)
+        self._maker = _Maker(_Blocks(rows, cache_bytes), dict(modalities), seed, views, augment, impute, root, label)
         self._sampler, self._batch_size, self._workers = sampler, batch_size, workers
         self._rank, self._world, self._start, self._report = rank, world, start, quarantine
         self._told: set[Quarantined] = set()
@@ -378,14 +387,14 @@ def _packed(batch: Batch) -> tuple[Any, ...]:
         for name, part in batch.cells.items()
     }
     digests = {name: value.numpy() for name, value in batch.digests.items()}
-    return batch.ids, cells, digests, batch.groups.numpy(), batch.keys.numpy()
+    return batch.ids, cells, digests, batch.groups.numpy(), batch.keys.numpy(), batch.labels.numpy()
 
 
 def _unpacked(packed: tuple[Any, ...]) -> Batch:
-    ids, cells, digests, groups, keys = packed
+    ids, cells, digests, *columns = packed
     opened = {
         name: Cells({key: torch.from_numpy(value) for key, value in fields.items()}, torch.from_numpy(valid))
         for name, (fields, valid) in cells.items()
     }
     opened_digests = {name: torch.from_numpy(value) for name, value in digests.items()}
-    return Batch(ids, opened, opened_digests, torch.from_numpy(groups), torch.from_numpy(keys))
+    return Batch(ids, opened, opened_digests, *map(torch.from_numpy, columns))

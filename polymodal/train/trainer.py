@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,17 +130,33 @@ class Trainer:
         return [presence.complete(view, self.blanks).to(self.device) for view in views]
 
     def _update(self, micro: Sequence[Sequence[Batch]]) -> tuple[Losses, Tensor]:
-        """One step of the optimiser on some micro-batches: the losses of the last one and the gradient's norm."""
+        """One step on some micro-batches, then the critics' own: the losses of the last micro-batch and the norm of the
+        gradient, both of the step proper."""
         config = self.recipe.train
         torch.manual_seed(seed_of(config.seed, self.step, "dropout", 0 if self.group is None else self.group.rank))
         self.modules.train()
+        losses, norm = self._descend(self.objective, micro, list(self.modules.parameters()))
+        if self.average is not None and bool(norm.isfinite()):
+            self.average.update(self.step)
+        for turn in range(self.objective.critic_steps):
+            self._descend(self.objective.critic_losses, micro, self.objective.critic_parameters(), "critic", turn)
+        return losses, norm
+
+    def _descend(
+        self,
+        compute: Callable[..., Losses],
+        micro: Sequence[Sequence[Batch]],
+        parameters: list[nn.Parameter],
+        *turn: str | int,
+    ) -> tuple[Losses, Tensor]:
+        """Move `parameters` against their gradient. What has no gradient does not move, and its moments stay."""
+        config = self.recipe.train
         self.optimizer.zero_grad(set_to_none=True)
         for at, views in enumerate(micro):
             with autocast(self.dtype, self.device):
-                losses: Losses = self.objective(self.model, views, seed_of(config.seed, self.step, at))
+                losses = compute(self.model, views, seed_of(config.seed, self.step, at, *turn))
             total = losses.total if self.group is None else self.group.share(losses)
             (total / len(micro)).backward()  # type: ignore[no-untyped-call]
-        parameters = list(self.modules.parameters())
         if self.group is not None:
             self.group.sum_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -148,8 +164,6 @@ class Trainer:
             for settings in self.optimizer.param_groups:
                 settings["lr"] = learning_rate(config, self.step, self.steps)
             self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.step)
         return losses, norm
 
     @property

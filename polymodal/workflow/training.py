@@ -24,6 +24,7 @@ from polymodal.catalogue.shards import Shards
 from polymodal.config import discover, nearest
 from polymodal.embed import export, model_folder
 from polymodal.modality import Fitted, Modality
+from polymodal.objective import Objective
 from polymodal.recipe import Recipe, build_model
 from polymodal.train.distributed import Group, join_group
 from polymodal.train.trainer import Trainer
@@ -196,7 +197,7 @@ def _fit(
         model.start_from_bert()
     objective = recipe.objective.build(model)
     bad: list[Quarantined] = []
-    loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective.views, group, bad)
+    loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective, group, bad)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(model, objective, recipe, loader, run, where, group, console)
     warnings = trainer.resume() if again and any((run / "checkpoints").glob("step-*")) else []
@@ -224,7 +225,7 @@ def _loader(
     recipe: Recipe,
     rows: Rows,
     modalities: Mapping[str, Modality],
-    views: int,
+    objective: Objective,
     group: Group | None,
     bad: list[Quarantined],
 ) -> Loader:
@@ -238,6 +239,9 @@ def _loader(
             size,
             f"--set train.batch_size={len(numbers)}",
         )
+    known = sorted(c.removeprefix("label_") for c in rows.index.column_names if c.startswith("label_"))
+    if objective.label and objective.label not in known:
+        raise BadInput("objective.label", "a label of the data", objective.label, nearest(objective.label, known))
     sampler = BlockShuffle(rows.blocks, numbers, config.seed)
     return Loader(
         rows,
@@ -245,7 +249,8 @@ def _loader(
         sampler,
         batch_size=size,
         seed=config.seed,
-        views=views,
+        views=objective.views,
+        label=objective.label,
         augment=config.augment,
         impute=config.zero_imputation,
         workers=config.workers,
