@@ -13,6 +13,8 @@ from polymodal.types import BadInput, CorruptCheckpoint
 
 COMMANDS = (
     "audit",
+    "bench",
+    "compare",
     "demo",
     "embed",
     "evaluate",
@@ -90,7 +92,13 @@ def test_errors_are_one_message_without_a_traceback(
 
 @pytest.mark.parametrize(
     ("command", "code", "said"),
-    [("prepare", 3, "same command: polymodal prepare a b"), ("train", 3, "--resume"), ("index", 130, "Nothing")],
+    [
+        ("prepare", 3, "same command: polymodal prepare a b"),
+        ("bench", 3, "same command: polymodal bench a b"),
+        ("compare", 3, "same command: polymodal compare a b"),
+        ("train", 3, "--resume"),
+        ("index", 130, "Nothing"),
+    ],
 )
 def test_ctrl_c_says_what_to_do_next(
     command: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
