@@ -77,9 +77,7 @@ def _findings(view: View) -> list[str]:
             said.append(f"{JUDGED[figure]}, not clearly above {other}: {', '.join(kept)}")
     failed = {run.method: run.error for run in view.runs if run.error}
     said += [f"{method} failed: {error}" for method, error in failed.items()]
-    return [
-        f"{view.setting.name}: {text}." if not text.endswith(".") else f"{view.setting.name}: {text}" for text in said
-    ]
+    return [f"{view.setting.name}: {text.rstrip('.')}." for text in said]
 
 
 def _clear(gap: Cell) -> int:

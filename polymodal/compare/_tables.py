@@ -31,7 +31,7 @@ def make_tables(view: View) -> list[Table]:
 
 
 def _summary(view: View) -> Table:
-    """Table 5 of M5Product in shape: one line a method. Coarse mAP@1 is equal by both definitions of AP."""
+    """Table 5 of M5Product in shape: one line a method, by the standard AP."""
     figures = (
         "coarse/standard/map@1", "coarse/standard/map@10", "fine/standard/map@10", "accuracy", "nmi", "purity",
         "cross/mean/hit@10",
@@ -50,10 +50,10 @@ def _against(view: View) -> list[Table]:
     """The first method against the others, and each method against what it has to beat; differences paired by seed."""
     made, first = [], view.methods[0]
     shown = {figure: name for figure, name in JUDGED.items() if view.measured(figure)}
-    rows = tuple((m, *(view.minus(m, first, f) for f in shown)) for m in view.worked if m != first)
+    rows: list[Row] = [(m, *(view.minus(m, first, f) for f in shown)) for m in view.worked if m != first]
     if rows and first in view.worked:
         title = f"{view.setting.name}: minus {first}"
-        made.append(Table(title, ("method", *shown.values()), rows))
+        made.append(Table(title, ("method", *shown.values()), tuple(rows)))
     figure = "coarse/standard/map@10"
     beaten = [*view.controls.figures, *(way for way in WAYS if view.measured(f"{way}/{figure}"))]
     controls: list[Row] = [(m, *(view.minus(m, name, figure) for name in beaten)) for m in view.worked]
@@ -80,12 +80,9 @@ def _cost(view: View) -> Table:
 
 def _ranked(view: View, task: str, rule: str) -> Table:
     title = f"{view.setting.name}: {task} retrieval ({_same(view, task)}), {_RULES[rule]}"
-    rows = tuple((n, *(view.cell(n, f"{task}/{rule}/{shown}") for shown in _SHOWN)) for n in _known(view))
-    return Table(title, ("method", *map(_name, _SHOWN)), rows)
-
-
-def _known(view: View) -> list[str]:
-    return [*view.worked, *view.controls.figures]
+    names = [*view.worked, *view.controls.figures]
+    rows: list[Row] = [(n, *(view.cell(n, f"{task}/{rule}/{shown}") for shown in _SHOWN)) for n in names]
+    return Table(title, ("method", *map(_name, _SHOWN)), tuple(rows))
 
 
 def _same(view: View, task: str) -> str:
@@ -98,7 +95,8 @@ def _fusion(view: View) -> Table:
     kinds = [(task, way) for task, way in kinds if view.measured(_made(task, way))]
     title = f"{view.setting.name}: mAP@10 of the item's own vector, and of two others made by the same model"
     head = ("method", *(f"{task}, {way or 'own'}" for task, way in kinds))
-    return Table(title, head, tuple((m, *(view.cell(m, _made(*kind)) for kind in kinds)) for m in view.worked))
+    rows: list[Row] = [(m, *(view.cell(m, _made(*kind)) for kind in kinds)) for m in view.worked]
+    return Table(title, head, tuple(rows))
 
 
 def _made(task: str, way: str) -> str:
