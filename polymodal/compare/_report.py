@@ -67,12 +67,12 @@ def _findings(view: View) -> list[str]:
         for word, sign in (("better", 1), ("worse", -1)):
             clear = [f"{m} ({_signed(gap)})" for m, gap in gaps.items() if _clear(gap) == sign]
             said += [f"{name}, clearly {word} than {first}: {', '.join(clear)}"] if clear else []
-        unclear = [f"{m} ({_signed(gap)})" for m, gap in gaps.items() if gap.n and not _clear(gap)]
+        unclear = [f"{m} ({_signed(gap)})" for m, gap in gaps.items() if gap.n > 1 and not _clear(gap)]
         said += [f"{name}, no clear difference from {first}: {', '.join(unclear)}"] if unclear else []
     figure = "coarse/standard/map@10"
     for other in [*view.controls.figures, *WAYS]:
         gaps = {m: view.minus(m, other, figure) for m in view.worked}
-        kept = [m for m, gap in gaps.items() if gap.n and _clear(gap) < 1]
+        kept = [m for m, gap in gaps.items() if gap.n > 1 and _clear(gap) < 1]
         if kept:
             said.append(f"{JUDGED[figure]}, not clearly above {other}: {', '.join(kept)}")
     failed = {run.method: run.error for run in view.runs if run.error}
