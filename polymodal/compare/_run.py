@@ -86,6 +86,10 @@ def compare(
     rows = open_rows(data)
     sets = modality_sets(settings.modalities, rows.modalities)
     check_data(rows, settings)
+    for names in sets:
+        _recipes(
+            methods, {name: rows.modalities[name] for name in names}, settings
+        )  # what is mistyped, before a folder
     _claim(out, data, settings)
     with bar("decoding", console) as progress:
         world = open_world(data, out, settings, progress)
@@ -100,6 +104,22 @@ def compare(
     if all(run.error for run in bench.runs):
         raise PolymodalError(f"No method could be trained. {bench.runs[0].method}: {bench.runs[0].error}")
     return Compared(result, out, content, shown)
+
+
+def _recipes(
+    methods: Sequence[Method], kinds: Mapping[str, str], settings: CompareSettings
+) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """Method -> recipe, and why a method has none. Raises BadInput for a setting that was mistyped."""
+    made: dict[str, Recipe] = {}
+    broken: dict[str, str] = {}
+    for method in methods:
+        try:
+            made[method.name] = equalised(method, kinds, settings, 0)
+        except BadInput as error:
+            if error.field.startswith("--methods"):
+                raise
+            broken[method.name] = str(error)  # the method itself cannot do these modalities
+    return made, broken
 
 
 def _claim(out: Path, data: Path, settings: CompareSettings) -> None:
@@ -142,7 +162,8 @@ class _Comparison:
 
     def run(self, names: tuple[str, ...]) -> None:
         """Everything of one set of modalities."""
-        recipes, broken = self._recipes(names)
+        recipes, broken = _recipes(self.methods, {name: self.world.kinds[name] for name in names}, self.settings)
+        recipes = {name: recipe.replace(data=str(self.world.data)) for name, recipe in recipes.items()}
         flops, pace = self._costs(names, recipes, broken)
         budgets = [("steps", self.settings.steps), ("seconds", self.settings.seconds)]
         for budget, amount in [(b, a) for b, a in budgets if a is not None]:
@@ -172,21 +193,6 @@ class _Comparison:
             return None, said[:500] or type(error).__name__
 
     # -- before training ----------------------------------------------------------------------------------------------
-
-    def _recipes(self, names: tuple[str, ...]) -> tuple[dict[str, Recipe], dict[str, str]]:
-        kinds = {name: self.world.kinds[name] for name in names}
-        made: dict[str, Recipe] = {}
-        broken: dict[str, str] = {}
-        for method in self.methods:
-            try:
-                recipe = equalised(method, kinds, self.settings, 0)
-            except BadInput as error:
-                if error.field.startswith("--methods"):
-                    raise  # a setting that was mistyped, not a method that cannot do this
-                broken[method.name] = str(error)
-            else:
-                made[method.name] = recipe.replace(data=str(self.world.data))
-        return made, broken
 
     def _costs(
         self, names: tuple[str, ...], recipes: Mapping[str, Recipe], broken: dict[str, str]
