@@ -66,7 +66,7 @@ def released(lists: list[list[str]], keys: dict[str, str], ids: Sequence[str], k
 def test_both_definitions_of_ap_and_precision(rule):
     space = unit(40)
     random = np.random.default_rng(1)
-    labels = {i: f"c{random.integers(5)}" for i in space.ids[:35]} | {space.ids[3]: "alone"}
+    labels = {i: f"c{random.integers(2)}" for i in space.ids[:35]} | {space.ids[3]: "alone"}
     groups = {i: f"g{at // 3}" for at, i in enumerate(space.ids) if at % 4}
     found = Judge(world([], labels, groups)).figures(space)
     lists = [ranked(space, row) for row in range(len(space))]
