@@ -27,7 +27,7 @@ from polymodal.evaluate import (
     retrieve,
 )
 from polymodal.model import ITEM
-from polymodal.types import Embeddings, MissingExtra
+from polymodal.types import BadInput, Embeddings, MissingExtra, Record
 from polymodal.workflow.subsets import embed_subsets
 
 __all__ = ["CUTS", "Figures", "Judge", "ladder", "model_figures"]
@@ -142,24 +142,43 @@ def ladder(names: Sequence[str], combinations: bool) -> list[tuple[str, ...]]:
 def model_figures(embedder: Embedder, world: World, names: Sequence[str], combinations: bool = False) -> Figures:
     """Everything that is measured of one model.
 
-    The rungs of the ladder are measured on the same items: those that have its first modality. With `combinations`
+    All models are measured on the same items: those that have one of `names`. A model that reads fewer of them (one of
+    words alone, say) has a zero vector for what it cannot read, which is found by nobody but by the order of ids.
+
+    The rungs of the ladder are measured on the same items too: those that have its first modality. With `combinations`
     each is measured on the items that have any of it.
+
+    Raises: BadInput: the model reads none of `names`, or nothing that the items have.
     """
-    judge = Judge(world)
+    judge, own = Judge(world), [name for name in names if name in embedder.modalities]
     tested, learnt = having(world.tested, names), having(world.learnt, names)
-    singles: list[Subset] = [frozenset({name}) for name in names]
+    singles: list[Subset] = [frozenset({name}) for name in own]
     found = embed_subsets(embedder, tested, singles, names=())
     known = embed_subsets(embedder, learnt, singles, control=False, names=())
-    out = judge.figures(found.fused[AS_IS], known.fused[AS_IS])
-    alone = {name: found.fused[one] for name, one in zip(names, singles, strict=True) if one in found.fused}
+    if not found.fused or not known.fused:
+        raise BadInput("model", f"one that reads something of {', '.join(names)}", ", ".join(embedder.modalities))
+    fused, before = (_filled(e.fused[AS_IS], records) for e, records in ((found, tested), (known, learnt)))
+    out = judge.figures(fused, before) | {"without a vector": float(len(tested) - len(found.fused[AS_IS]))}
+    alone = {name: found.fused[one] for name, one in zip(own, singles, strict=True) if one in found.fused}
     out |= judge.crossing(alone)
     others = {"mean fusion": mean_fusion(alone), "zero imputation": found.imputed.get(AS_IS)}
-    for name, vectors in others.items() if len(names) > 1 else ():
+    for name, vectors in others.items() if len(own) > 1 else ():
         if vectors is not None:
-            out |= {f"{name}/{key}": value for key, value in judge.figures(vectors).items()}
-    for rung in ladder(names, combinations):
-        out |= _rung(embedder, judge, rung, names[0], combinations)
+            found_so = judge.figures(_filled(vectors, tested))
+            out |= {f"{name}/{key}": value for key, value in found_so.items()}
+    for rung in ladder(own, combinations):
+        out |= _rung(embedder, judge, rung, own[0], combinations)
     return {name: float(value) for name, value in out.items() if math.isfinite(value)}
+
+
+def _filled(vectors: Embeddings, records: Sequence[Record]) -> Embeddings:
+    """A vector for every record, in their order: zeros where there is none."""
+    at = {name: row for row, name in enumerate(vectors.ids)}
+    out = np.zeros((len(records), vectors.width), np.float32)
+    for row, record in enumerate(records):
+        if record.id in at:
+            out[row] = vectors.vectors[at[record.id]]
+    return Embeddings(tuple(record.id for record in records), out, vectors.model)
 
 
 def _rung(embedder: Embedder, judge: Judge, rung: Sequence[str], first: str, anywhere: bool) -> Figures:

@@ -10,7 +10,7 @@ from polymodal.bench._base import Cell, Result, Table
 from polymodal.bench._plots import Panel, curves, marks
 from polymodal.compare._plan import CompareSettings
 from polymodal.compare._tables import make_tables
-from polymodal.compare._view import JUDGED, TASKS, WAYS, Controls, Run, View
+from polymodal.compare._view import JUDGED, TASKS, Controls, Run, View
 from polymodal.compare._world import World
 
 __all__ = ["report"]
@@ -70,11 +70,15 @@ def _findings(view: View) -> list[str]:
         unclear = [f"{m} ({_signed(gap)})" for m, gap in gaps.items() if gap.n > 1 and not _clear(gap)]
         said += [f"{name}, no clear difference from {first}: {', '.join(unclear)}"] if unclear else []
     figure = "coarse/standard/map@10"
-    for other in [*view.controls.figures, *WAYS]:
+    for other in view.beaten:
         gaps = {m: view.minus(m, other, figure) for m in view.worked}
         kept = [m for m, gap in gaps.items() if gap.n > 1 and _clear(gap) < 1]
         if kept:
             said.append(f"{JUDGED[figure]}, not clearly above {other}: {', '.join(kept)}")
+    for method in view.worked:
+        blind = view.cell(method, "without a vector").mean
+        if blind:
+            said.append(f"{method} has no vector for {blind:.0f} of the items; they count as not found by it")
     failed = {run.method: run.error for run in view.runs if run.error}
     said += [f"{method} failed: {error}" for method, error in failed.items()]
     return [f"{view.setting.name}: {text.rstrip('.')}." for text in said]

@@ -39,7 +39,7 @@ from polymodal.workflow.training import open_rows, resume, train
 __all__ = ["Compared", "compare"]
 
 _CLAIM = "comparison.json"
-_MEASURE = 1  # goes up when what is measured changes, so that kept figures are not read as new ones
+_MEASURE = 2  # goes up when what is measured changes, so that kept figures are not read as new ones
 T = TypeVar("T")
 
 
@@ -292,13 +292,21 @@ class _Comparison:
             write_whole(place, json.dumps(found, ensure_ascii=False).encode())
         shapes: dict[str, tuple[str, Recipe]] = {}
         for method, recipe in recipes.items():
-            shapes.setdefault(recipe.model.model_dump_json(), (method, recipe))
+            shapes.setdefault(_shape(recipe), (method, recipe))
+        untrained = {m: f"{shapes[_shape(recipe)][0]}, untrained" for m, recipe in recipes.items()}
         for method, recipe in shapes.values():
-            name = f"{method}, untrained"
+            name = untrained[method]
             still = recipe.override(["train.learning_rate=1e-12", "train.weight_decay=0"])
             rows = [self._try(Run(name, Setting(names, "untrained", 1.0), seed, 1, 0.0), still) for seed in seeds]
             found[name] = [row.figures for row in rows if not row.error]
-        return Controls(names, {name: figures for name, figures in found.items() if figures})
+        return Controls(names, {name: figures for name, figures in found.items() if figures}, untrained)
+
+
+def _shape(recipe: Recipe) -> str:
+    """What decides a model before it is trained, apart from its seed."""
+    return recipe.model.model_dump_json() + json.dumps(
+        {name: config.model_dump(mode="json") for name, config in recipe.modalities.items()}
+    )
 
 
 def _write(out: Path, result: Result, content: Mapping[str, Any], command: str) -> None:

@@ -55,10 +55,9 @@ def _against(view: View) -> list[Table]:
         title = f"{view.setting.name}: minus {first}"
         made.append(Table(title, ("method", *shown.values()), tuple(rows)))
     figure = "coarse/standard/map@10"
-    beaten = [*view.controls.figures, *(way for way in WAYS if view.measured(f"{way}/{figure}"))]
-    controls: list[Row] = [(m, *(view.minus(m, name, figure) for name in beaten)) for m in view.worked]
+    controls: list[Row] = [(m, *(view.minus(m, name, figure) for name in view.beaten)) for m in view.worked]
     title = f"{view.setting.name}: {JUDGED[figure]}, the method minus"
-    return [*made, Table(title, ("method", *beaten), tuple(controls))]
+    return [*made, Table(title, ("method", *view.beaten), tuple(controls))]
 
 
 def _cost(view: View) -> Table:

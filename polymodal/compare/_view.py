@@ -13,11 +13,12 @@ from polymodal.compare._figures import Figures
 from polymodal.compare._plan import Setting
 from polymodal.compare._world import World
 
-__all__ = ["JUDGED", "TASKS", "WAYS", "Controls", "Run", "View"]
+__all__ = ["ITSELF", "JUDGED", "TASKS", "WAYS", "Controls", "Run", "View"]
 
 TASKS = ("coarse", "fine")
 # other ways to make the item's vector from the same model
 WAYS = ("mean fusion", "zero imputation")
+ITSELF = "itself untrained"
 # what methods are judged by: figure -> how it is called
 JUDGED = {
     "coarse/standard/map@10": "coarse mAP@10",
@@ -56,10 +57,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Controls:
-    """Control -> figures of each seed, for one set of modalities."""
+    """Control -> figures of each seed, for one set of modalities.
+
+    `untrained`: method -> the control that is a model of its shape before training.
+    """
 
     modalities: tuple[str, ...]
     figures: Mapping[str, Sequence[Figures]]
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,17 @@ class View:
         found = [f.split("/")[1] for m in self.methods for one in self.done(m).values() for f in one if "added/" in f]
         return [rung for rung in dict.fromkeys(found) if self.measured(f"added/{rung}/{figure}")]
 
+    @property
+    def beaten(self) -> list[str]:
+        """What every method has to beat: controls, itself untrained, and its own other ways."""
+        plain = [name for name in self.controls.figures if name not in self.controls.untrained.values()]
+        itself = [ITSELF] if len(plain) < len(self.controls.figures) else []
+        return [*plain, *itself, *(way for way in WAYS if self.measured(f"{way}/coarse/standard/map@10"))]
+
     def minus(self, method: str, other: str, figure: str) -> Cell:
-        """A method minus another, a control, or one of its own WAYS, paired by seed."""
+        """A method minus another, a control, ITSELF, or one of its own WAYS, paired by seed."""
         mine = self.done(method)
+        other = self.controls.untrained.get(method, other) if other == ITSELF else other
         if other in WAYS:
             return over_seeds([f.get(figure, math.nan) - f.get(f"{other}/{figure}", math.nan) for f in mine.values()])
         theirs = [self._other(other, seed, at, figure) for at, seed in enumerate(mine)]

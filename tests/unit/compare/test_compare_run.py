@@ -246,3 +246,24 @@ def test_wrong_input_is_refused_before_anything_is_made(data: Path, done: Compar
         compare(data, tmp_path / "mine" / "thesis.txt", settings())
     with pytest.raises(BadInput, match="demo --only-data"):
         compare(tmp_path / "nothing", out, settings())
+
+
+def test_a_model_of_fewer_modalities_is_measured_on_the_same_items(data: Path, tmp_path: Path):
+    words = 'scale:modalities={"title": {"kind": "text", "vocabulary": 300}}'
+    made = compare(data, tmp_path / "out", settings(methods=("scale", words), seeds=(0,)))
+    (both,), (alone,) = runs(made, "scale"), runs(made, words)
+    assert alone["error"] == ""
+    assert alone["figures"]["items"] == both["figures"]["items"]
+    missing = alone["figures"]["without a vector"]
+    assert missing == both["figures"]["items"] - both["figures"]["added/title/items"] > 0
+    assert both["figures"]["without a vector"] == 0
+    assert any(f"no vector for {missing:.0f} of the items" in text for text in made.result.findings)
+    # each is set against a model of its own shape before training
+    controls = made.content["controls"][0]
+    assert controls["untrained"] == {"scale": "scale, untrained", words: f"{words}, untrained"}
+    against = next(t for t in made.result.tables if t.title.endswith("the method minus"))
+    assert against.columns[4] == "itself untrained"
+    for row, run in zip(against.rows, (both, alone), strict=True):
+        before = controls["figures"][f"{run['method']}, untrained"][0]["coarse/standard/map@10"]
+        assert isinstance(row[4], Cell)
+        assert row[4].mean == pytest.approx(run["figures"]["coarse/standard/map@10"] - before)
