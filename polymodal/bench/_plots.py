@@ -25,6 +25,7 @@ _PALETTE = (
     "#b3a125",
     "#c0392b",
 )
+_DASHES = ("-", "--", ":")  # for more names than colours
 _STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#6b7c86", "legend.frameon": False, "grid.color": "#dde5e9",
@@ -90,9 +91,12 @@ def curves(panels: Sequence[Panel], across: int = 3) -> bytes:
         for axis, panel in zip(axes, panels, strict=False):
             _line_panel(axis, panel, names)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(names)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
-    return _png((3.6 * across, 3.0 * down + 0.25 * math.ceil(len(names) / 4)), draw)
+    width = max(3.6 * across, 4.5)
+    longest = max(map(len, names), default=1)
+    columns = max(1, min(len(names), int(width / (0.5 + 0.075 * longest))))
+    return _png((width, 3.0 * down + 0.22 * math.ceil(len(names) / columns)), draw)
 
 
 def _line_panel(axis: Any, panel: Panel, names: Sequence[str]) -> None:
@@ -107,7 +111,9 @@ def _line_panel(axis: Any, panel: Panel, names: Sequence[str]) -> None:
             cells = [cells] * len(panel.ticks)
         colour = "#9aa7ae" if name in panel.muted else _PALETTE[row % len(_PALETTE)]
         at = range(len(cells))
-        axis.plot(at, [cell.mean for cell in cells], "o-", color=colour, label=name, markersize=4)
+        style = _DASHES[row // len(_PALETTE) % len(_DASHES)]
+        means = [cell.mean for cell in cells]
+        axis.plot(at, means, marker="o", linestyle=style, color=colour, label=name, markersize=4)
         axis.fill_between(at, [c.low for c in cells], [c.high for c in cells], color=colour, alpha=0.15, linewidth=0)
 
 
