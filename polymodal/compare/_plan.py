@@ -19,6 +19,7 @@ from polymodal.workflow.training import find_recipe
 __all__ = ["ALL", "CompareSettings", "Job", "Method", "Setting", "equalised", "modality_sets", "parse_methods", "slug"]
 
 ALL = "all"
+_FIRST = "scale"  # what the others are set against where no method is named
 # the papers add modalities in this order; kinds that are not named come last
 _ORDER = ("text", "image", "table", "video", "audio")
 # what is the same for every method; what else a recipe says of its training, it keeps
@@ -33,7 +34,7 @@ class CompareSettings:
 
     Args:
         methods: `RECIPE[/FUNCTION][:SETTING[;SETTING...]]`, the first is what the others are compared with; all
-            recipes when empty.
+            recipes when empty, SCALE first.
         modalities: sets of modalities, "image,text" or "all"; a model is trained for each set.
         seeds: of training; the data, its split and the items measured stay the same.
         steps: budget in steps, or None; seconds: budget in seconds of training, or None. Both: both are run.
@@ -129,7 +130,7 @@ def slug(text: str) -> str:
 def parse_methods(asked: Sequence[str]) -> tuple[Method, ...]:
     """The methods, each once; every recipe where none is asked for. Raises BadInput with the nearest known name."""
     known = list_recipes()
-    texts = list(asked) or [name for name in known if "/" not in name]
+    texts = list(asked) or sorted((name for name in known if "/" not in name), key=lambda name: (name != _FIRST, name))
     methods = tuple(Method.parse(text) for text in dict.fromkeys(texts))
     for method in methods:
         check_names("--methods", [method.recipe], known, "a recipe")
