@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from polymodal.compare._world import World, check_data, having, open_world
 from polymodal.embed import Embedder
 from polymodal.recipe import Recipe
 from polymodal.train.trainer import Interrupted
-from polymodal.types import BadInput, PolymodalError
+from polymodal.types import BadInput, MissingExtra, PolymodalError
 from polymodal.workflow.terminal import bar
 from polymodal.workflow.training import open_rows, resume, train
 
@@ -78,10 +79,14 @@ def compare(
     Raises:
         BadInput: an unknown method or modality, budgets that make no sense, a folder of another comparison.
         Interrupted: after Ctrl-C; what was finished is kept, and the run that was stopped goes on next time.
+        MissingExtra: scikit-learn or matplotlib is not installed.
         PolymodalError: no method could be trained.
     """
     settings = settings or CompareSettings()
     settings.check()
+    for package, module in (("scikit-learn", "sklearn"), ("matplotlib", "matplotlib")):
+        if find_spec(module) is None:
+            raise MissingExtra(package, "report")  # before anything is trained that could not be measured
     methods = parse_methods(settings.methods)
     rows = open_rows(data)
     sets = modality_sets(settings.modalities, rows.modalities)

@@ -13,7 +13,7 @@ import pytest
 from polymodal.bench._base import Cell
 from polymodal.compare import Compared, CompareSettings, _run, compare
 from polymodal.train.trainer import Interrupted
-from polymodal.types import BadInput, PolymodalError
+from polymodal.types import BadInput, MissingExtra, PolymodalError
 from polymodal.workflow.training import train
 
 EQUAL = "scale:objective.harmonise.form=none"
@@ -246,6 +246,13 @@ def test_wrong_input_is_refused_before_anything_is_made(data: Path, done: Compar
         compare(data, tmp_path / "mine" / "thesis.txt", settings())
     with pytest.raises(BadInput, match="demo --only-data"):
         compare(tmp_path / "nothing", out, settings())
+
+
+def test_what_could_not_be_measured_is_not_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_run, "find_spec", lambda name: None if name == "sklearn" else object())
+    with pytest.raises(MissingExtra, match=r"polymodal\[report\]"):
+        compare(data, tmp_path / "out", settings())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_fewer_modalities_is_measured_on_the_same_items(data: Path, tmp_path: Path):
