@@ -5,7 +5,6 @@ Modules are imported inside the commands, because torch takes seconds to load an
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import shlex
 import sys
@@ -16,6 +15,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from polymodal.cli_methods import register
 from polymodal.workflow.shell import run_app
 from polymodal.workflow.terminal import bar, console, emit, stage_bar
 
@@ -366,33 +366,13 @@ def serve(
 
 
 @app.command
-def recipes(
-    name: str | None = None, *, size: Size | None = None, modalities: str | None = None, json: Json = False
-) -> None:
-    """List the recipes, or print one in full.
-
-    Example: polymodal recipes scale --size base --json
-
-    Args:
-        name: Of a recipe.
-        size: tiny, small or base.
-        modalities: Kinds, separated by commas; all by default.
-    """
-    from polymodal.workflow.listing import list_recipes, show_recipe
-
-    if name is not None:
-        full = show_recipe(name, size, _names(modalities))
-        emit(json, full, json_module.dumps(full, indent=1))
-        return
-    found = list_recipes()
-    emit(json, found, "\n".join(f"{one:<{max(map(len, found))}}  {what}" for one, what in found.items()))
-
-
-@app.command
 def version(*, json: Json = False) -> None:
     """Print the version. Example: polymodal version"""
     found = installed_version("polymodal")
     emit(json, {"polymodal": found}, found)
+
+
+register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

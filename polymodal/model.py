@@ -57,8 +57,9 @@ class ModelConfig(Config):
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
             mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens). "mean": the trunk
             has no summary token, and an item's vector is the mean of its modalities' vectors.
-        late: add that mean to what the trunk says before the unit norm, so that the trunk only corrects late fusion: a
-            query of one modality is then found at least as well as by that modality's own vector.
+        late: add that mean to what the trunk says before the unit norm: late fusion, which the trunk corrects. What it
+            says counts (1 - 1/n) with n modalities: where one is alone, nothing is fused and nothing is corrected, so a
+            query of one modality is that modality's own vector.
         types: what tells the trunk which modality a token is of: a vector each, "random" or "zero" at first (from the
             paper's two modalities to N without a change at the start), or "none" (InterBERT).
         input_norm: LayerNorm on every token's content plus position, with the trunk's epsilon, as in BERT.
@@ -230,9 +231,6 @@ class Model(nn.Module):
             self.input_norms = nn.ModuleDict({name: nn.LayerNorm(config.width, config.trunk.eps) for name in names})
         self.matching = MatchHead(names, config.width, config.match) if config.match else None
         self.apply(_initialise)
-        if config.late and ITEM in self.projections:
-            with torch.no_grad():  # a correction that begins small: the start is late fusion
-                cast(Projection, self.projections[ITEM]).linear.weight.mul_(0.1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -378,8 +376,14 @@ class Model(nn.Module):
             token = presence.pool(encoded.last[ITEM])
             parts = [self.pooled(part) for name, part in encoded.last.items() if name != ITEM]
             extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
-            mean = self._mean(encoded.last, pooled, known).z if self.config.late else None
-            shared = cast(Embedded, self.projections[ITEM](Embedded(token.z + extra, token.present), mean))
+            summary, projection = Embedded(token.z + extra, token.present), cast(Projection, self.projections[ITEM])
+            if not self.config.late:
+                shared = projection(summary)
+            else:
+                count = torch.stack([tokens.valid.any(1) for n, tokens in encoded.last.items() if n != ITEM]).sum(0)
+                shared = projection.correct(
+                    summary, self._mean(encoded.last, pooled, known), 1 - 1 / count.clamp(min=1)
+                )
         else:
             mean_fusion = self._mean(encoded.last, pooled, known)
             shared = Embedded(F.normalize(mean_fusion.z, dim=-1, eps=1e-6), mean_fusion.present)

@@ -101,16 +101,42 @@ def _pattern(pattern: frozenset[str]) -> str:
     return subset_name(pattern) if pattern else "nothing"
 
 
+# the columns of the one table; hit@k is the R@k of cross-modal papers
+_COLUMNS = {"hit@1": "R@1", "hit@5": "R@5", "hit@10": "R@10", "map": "mAP", "mrr": "MRR"}
+
+
 def _retrievals(result: Report) -> Section:
-    parts = ""
-    for name, found in result.retrievals.items():
-        unjudged = f", {found.unjudged:,} queries without a right answer left out" if found.unjudged else ""
-        parts += f"<h3>{esc(name)}</h3><p class='muted'>{found.queries:,} queries, {found.corpus:,} items to find among"
-        parts += f"{unjudged}.</p>{_by_cut(found)}"
+    """One line for each thing that was looked for; all metrics and cut-offs are folded below it."""
+    found = result.retrievals
+    columns = [name for name in _COLUMNS if any(name in one.metrics for one in found.values())]
+    rows = [
+        (esc(name), f"{one.queries - one.unjudged:,}", f"{one.corpus:,}", *(_compact(one, c) for c in columns))
+        for name, one in found.items()
+    ]
+    body = ""
+    if rows:
+        head = ("what looks for what", "n:queries", "n:among", *(f"n:{_COLUMNS[c]}" for c in columns))
+        folded = "".join(_in_full(name, one) for name, one in found.items())
+        body = table(head, rows) + f"<details><summary>All metrics and cut-offs of each</summary>{folded}</details>"
     lead = (
-        "Ranking metrics with their 95 % intervals; below each, the value that a random ranking is expected to reach."
+        "Below each mean its 95 % interval and, after the dot, what a random ranking is expected to reach. "
+        "Where a single item is right, mAP is MRR."
     )
-    return Section("retrieval", "Retrieval", lead, parts)
+    return Section("retrieval", "Retrieval", lead, body)
+
+
+def _compact(found: Retrieval, metric: str) -> str:
+    if metric not in found.metrics:
+        return "–"
+    one = found.metrics[metric]
+    luck = f" · {found.chance[metric]:.3f}" if metric in found.chance else ""
+    return f"{one.mean:.3f}<br><span class='ci'>{one.low:.3f}–{one.high:.3f}{luck}</span>"
+
+
+def _in_full(name: str, found: Retrieval) -> str:
+    unjudged = f", {found.unjudged:,} queries without a right answer left out" if found.unjudged else ""
+    said = f"{found.queries:,} queries, {found.corpus:,} items to find among{unjudged}."
+    return f"<h3>{esc(name)}</h3><p class='muted'>{said}</p>{_by_cut(found)}"
 
 
 def _by_cut(found: Retrieval) -> str:

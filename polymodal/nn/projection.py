@@ -17,9 +17,18 @@ class Projection(nn.Module):
         super().__init__()
         self.norm, self.linear, self.relu = nn.LayerNorm(width), nn.Linear(width, embedding), relu
 
-    def forward(self, pooled: Embedded, extra: Tensor | None = None) -> Embedded:
-        """(B, D) -> (B, E) float32, zero rows where not present; `extra` (B, E) is added before the unit norm."""
-        x = self.linear(self.norm(pooled.z)).float()
-        x = x if extra is None else x + extra
+    def forward(self, pooled: Embedded) -> Embedded:
+        """(B, D) -> (B, E) float32, zero rows where not present."""
+        return self._unit(self._raw(pooled), pooled.present)
+
+    def correct(self, pooled: Embedded, mean: Embedded, share: Tensor) -> Embedded:
+        """`mean` (B, E) plus `share` (B,) times the projection, of unit length: late fusion, corrected."""
+        return self._unit(mean.z + share[:, None] * self._raw(pooled), pooled.present)
+
+    def _raw(self, pooled: Embedded) -> Tensor:
+        out: Tensor = self.linear(self.norm(pooled.z)).float()
+        return out
+
+    def _unit(self, x: Tensor, present: Tensor) -> Embedded:
         z = F.normalize(F.relu(x) if self.relu else x, dim=-1, eps=1e-6)
-        return Embedded(z * pooled.present[:, None], pooled.present)
+        return Embedded(z * present[:, None], present)

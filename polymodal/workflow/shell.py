@@ -42,7 +42,7 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
 def _stopped(tokens: Sequence[str]) -> tuple[str, int]:
     """What to say after Ctrl-C, and the exit code: what is half done is kept where a command can go on with it."""
     command = tokens[0] if tokens else ""
-    if command in ("demo", "prepare"):
+    if command in ("bench", "compare", "demo", "prepare"):
         return f"Stopped. Go on with the same command: {shlex.join(['polymodal', *tokens])}", INTERRUPTED
     if command == "train":
         return "Stopped. Go on from the last checkpoint with: polymodal train --resume RUN", INTERRUPTED

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import micro_catalogue
 import pytest
 
 from polymodal import cli
+from polymodal.cli_methods import _methods
 from polymodal.types import BadInput, CorruptCheckpoint
 
 COMMANDS = (
     "audit",
+    "bench",
+    "compare",
     "demo",
     "embed",
     "evaluate",
@@ -97,7 +102,13 @@ def test_errors_are_one_message_without_a_traceback(
 
 @pytest.mark.parametrize(
     ("command", "code", "said"),
-    [("prepare", 3, "same command: polymodal prepare a b"), ("train", 3, "--resume"), ("index", 130, "Nothing")],
+    [
+        ("prepare", 3, "same command: polymodal prepare a b"),
+        ("bench", 3, "same command: polymodal bench a b"),
+        ("compare", 3, "same command: polymodal compare a b"),
+        ("train", 3, "--resume"),
+        ("index", 130, "Nothing"),
+    ],
 )
 def test_ctrl_c_says_what_to_do_next(
     command: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -125,3 +136,44 @@ def test_only_the_first_process_of_a_torchrun_speaks(
     monkeypatch.setenv("RANK", "1")
     assert cli.main(["version", "--json"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_experiments_are_listed_and_a_mistyped_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert all(isinstance(question, str) for question in listed.values())
+    assert cli.main(["bench"]) == 0
+    assert all(name in capsys.readouterr().out for name in listed) or not listed
+    assert cli.main(["bench", "no-such-experiment", "--out", str(tmp_path / "out")]) == 2
+    assert "no-such-experiment" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--methods", "scal"], "Did you mean 'scale'"),
+        (["--methods", "scale,sclae"], "Did you mean 'scale'"),
+        (["--modalities", "title,image"], "a modality of the data"),
+        (["--methods", "scale:objective.mask_rato=0.1"], "mask_ratio"),
+        (["--budget-steps", "0"], "--budget-steps"),
+        (["--budget-seconds", "-1"], "--budget-seconds"),
+        (["--seeds", "1", "1"], "--seeds"),
+    ],
+)
+def test_compare_refuses_what_it_cannot_do(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = micro_catalogue.write(tmp_path / "data")
+    assert cli.main(["compare", str(data), "--out", str(tmp_path / "out"), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in " ".join(err.split())
+    assert not list((tmp_path / "out").glob("runs"))
+
+
+def test_settings_of_a_variant_may_have_commas() -> None:
+    variant = 'scale:model.stages=["towers","trunk"]'
+    assert _methods(["scale, scale/reference", variant]) == ("scale", "scale/reference", variant)

@@ -72,7 +72,12 @@ def full_report(n: int = 60) -> Report:
         made="today",
         headlines=(Headline("12.3 %", "text to image R@1", "chance 1 %"),),
         facts=Facts(n, {"test": n}, {"image": 1.0, "text": 0.98}, ((frozenset(NAMES), n - 1),), {"category": 12}, 3),
-        retrievals={"same category": retrieve(fused, fused, by_key(ids, ids, labels), resamples=50)},
+        retrievals={
+            "image → text": retrieve(
+                image, text, by_id(image.ids, text.ids), metrics=("hit@1", "hit@5", "hit@10", "mrr"), resamples=50
+            ),
+            NASTY: retrieve(fused, fused, by_key(ids, ids, labels), resamples=50),
+        },
         matrix=subset_matrix(subsets, resamples=50),
         subset_scores=subset_scores(subsets, labels, resamples=50),
         comparisons=(comparison,),
@@ -154,6 +159,40 @@ def test_the_page_has_every_section_and_its_command(written):
     assert text.count('class="card query"') == 2
     assert "asked without a picture" in text
     assert "fused wins" in text
+
+
+def test_retrieval_is_one_line_a_question_and_everything_else_is_folded(written):
+    text = written[1].read_text("utf-8")
+    section = text[text.index('<section id="retrieval">') :]
+    section = section[: section.index("</section>")]
+    shown, folded = section.split("<details>")
+    assert shown.count("<table") == 1
+    assert shown.count("<tr>") == 1 + 2
+    heads = re.findall(r'scope="col">([^<]*)<', shown)
+    assert heads == ["what looks for what", "queries", "among", "R@1", "R@5", "R@10", "mAP", "MRR"]
+    first = re.findall(r"<td[^>]*>(.*?)</td>", shown.split("<tr>")[2])
+    assert first[0] == "image → text"
+    assert first[6] == "–"  # one item is right: its mAP is the MRR beside it
+    numbers = json.loads(written[0].read_text("utf-8"))["retrievals"]
+    hit, chance = numbers["image → text"]["metrics"]["hit@5"], numbers["image → text"]["chance"]["hit@5"]
+    assert first[4] == (
+        f"{hit['mean']:.3f}<br><span class='ci'>{hit['low']:.3f}–{hit['high']:.3f} · {chance:.3f}</span>"
+    )
+    # every figure of the JSON is still on the page, with its interval
+    for found in numbers.values():
+        for one in found["metrics"].values():
+            assert f'{one["mean"]:.3f} <span class="ci">{one["low"]:.3f}–{one["high"]:.3f}</span>' in folded
+    assert folded.count("<table") == 2
+    assert "chance" in folded
+
+
+def test_queries_without_a_right_answer_are_not_counted_in_the_table(tmp_path):
+    ids = ("a", "b", "c")
+    space = Embeddings(ids, np.eye(3, dtype=np.float32), "m")
+    found = retrieve(space, space, by_key(ids, ids, {"a": "x", "b": "x", "c": "y"}), resamples=10)
+    text = write_report(tmp_path, Report("t", "c", retrievals={"same": found}))[1].read_text("utf-8")
+    assert re.findall(r'<td class="n">(\d+)</td>', text)[:2] == ["2", "3"]
+    assert "3 queries, 3 items to find among, 1 queries without a right answer left out." in text
 
 
 def test_the_numbers_are_strict_json(written):
