@@ -82,7 +82,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _m(
         "absence mask dropped on the way into the trunk",
-        "model.py",
+        "nn/stages.py",
         "presence.split(self.stack(presence.join(joined)), joined)",
         "presence.split(self.stack(Tokens(presence.join(joined).x, torch.ones_like(presence.join(joined).valid))), joined)",
         ABSENCE,
@@ -129,7 +129,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "negative = (~positive).expand(len(a), len(a), -1, -1)",
         ABSENCE,
     ),
-    Mutation("CLUB's product of marginals includes absent pairs", "", "", "", ()),
+    _m(
+        "CLUB's product of marginals includes absent pairs",
+        "losses/information.py",
+        "mean = scores.masked_fill(~others, 0.0).sum(1) / others.sum(1).clamp(min=1)",
+        "mean = scores.mean(1)",
+        "tests/unit/losses/test_losses_information.py",
+    ),
     # -- absence, further ----------------------------------------------------------------------------------------------
     _m(
         "half-absent candidates kept as negatives",
@@ -147,9 +153,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _m(
         "absent rows keep a vector",
-        "model.py",
-        "return Embedded(z * pooled.present[:, None], pooled.present)",
-        "return Embedded(z, pooled.present)",
+        "nn/projection.py",
+        "return Embedded(z * present[:, None], present)",
+        "return Embedded(z, present)",
         MODEL,
     ),
     _m(

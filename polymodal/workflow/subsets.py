@@ -16,7 +16,7 @@ from polymodal.catalogue.loader import collate
 from polymodal.catalogue.quarantine import Quarantined
 from polymodal.embed import Embedder
 from polymodal.evaluate import AS_IS, Subset
-from polymodal.model import ITEM, Stage
+from polymodal.nn.stages import ITEM, Stage
 from polymodal.tensors import Batch, Embedded, Encoded, Parts, Tokens
 from polymodal.train.optim import autocast
 from polymodal.types import Embeddings, Record

@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import FIVE, STAGE_ORDERS, build_modality, build_model, make_batch
+from support import (
+    FIVE,
+    STAGE_ORDERS,
+    build_modality,
+    build_model,
+    build_objective,
+    garbage,
+    gradients,
+    make_batch,
+    pad,
+)
 
 from polymodal import presence
 from polymodal.model import ITEM, Model, ModelConfig, Towers
@@ -201,3 +211,37 @@ def test_sizes(size, least, most):
         of_modalities = sum(p.numel() for p in built.modalities.parameters())
         print(f"{size}: {whole:,} with the input layers of a vocabulary of {len(fitted)}")
         assert whole - of_modalities == count
+
+
+# -- late fusion, corrected ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[("towers", "trunk"), ("trunk",), ("towers", "cotrunk")], ids="+".join)
+def late(request):
+    torch.manual_seed(0)
+    stack = StackConfig(layers=1, heads=2)
+    shape = ModelConfig(width=16, embedding=12, unique=4, late=True, stages=request.param, tower=stack, trunk=stack)
+    return Model({kind: build_modality(kind, 16) for kind in KINDS}, shape).eval()
+
+
+def test_one_modality_alone_is_its_own_vector_and_several_are_corrected(late):
+    out = vectors(late, make_batch(late, ROWS))
+    shared = late.shared(out[ITEM]).z
+    assert torch.allclose(shared[1], out["text"].z[1], atol=1e-6)
+    assert torch.allclose(shared[3], out["features"].z[3], atol=1e-6)
+    mean = torch.stack([out[name].z[0] for name in KINDS]).mean(0)
+    assert not torch.allclose(shared[0], mean / mean.norm(), atol=1e-3)
+
+
+def test_late_fusion_keeps_the_properties_of_absence(late):
+    objective = build_objective("scale", late)
+    batch = make_batch(late, ROWS)
+    clean, terms = gradients(late, objective, batch)
+    dirty, again = gradients(late, objective, garbage(batch, 1))
+    assert terms == again
+    assert all(torch.equal(clean[name], dirty[name]) for name in clean)
+    _, padded = gradients(late, objective, pad(batch))
+    for name, (value, count) in terms.items():
+        assert padded[name] == (pytest.approx(value, abs=1e-5), count), name
+    alone = vectors(late, make_batch(late, [KINDS]))
+    assert torch.allclose(vectors(late, make_batch(late, ROWS))[ITEM].z[0], alone[ITEM].z[0], atol=1e-5)
