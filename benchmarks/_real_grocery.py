@@ -40,9 +40,6 @@ class Grocery:
         "modalities.text.max_tokens=12",
         "modalities.photo.min_area=0.2",
         "objective.temperature=0.03",
-        "modalities.photo.size=48",
-        "modalities.photo.patch=8",
-        "modalities.iconic.size=48",
     )
 
     def __init__(self, data: Path, unseen: bool = False) -> None:

@@ -121,7 +121,8 @@ def compare(
     Args:
         data: A catalogue or prepared shards.
         out: Folder for the runs, compare.json, compare.md and figures.
-        methods: Recipes, all by default; RECIPE:SETTING;SETTING is a variant. The others are set against the first.
+        methods: Recipes, by default all main ones; RECIPE/FUNCTION is another form, RECIPE:SETTING;SETTING a variant.
+            The others are set against the first.
         modalities: Sets of modalities, such as all image,text; a model is trained for each set.
         seeds: Of training; 0 1 2 by default.
         budget_steps: Steps of training, 300 unless seconds are given.

@@ -57,7 +57,7 @@ class Embedder:
     def __init__(self, model: Model, recipe: Recipe, digest: str, device: str = "cpu", batch_size: int = 128) -> None:
         self.network, self.recipe, self._digest, self.batch_size = model.to(device).eval(), recipe, digest, batch_size
         self.device = torch.device(device)
-        self.dtype = pick_precision(recipe.train.precision, self.device)
+        self.dtype = pick_precision(recipe.train.precision, self.device, recipe.model.width)
         self.quarantine: list[Quarantined] = []
 
     @classmethod

@@ -42,7 +42,7 @@ def match_pairs(model: Model, queries: Parts, candidates: Parts, left: Tensor, r
     model of towers and trunk). What is not: all that comes after, which is what makes it exact, and slow.
     """
     if model.matching is None:
-        raise BadInput("model.match", "the width of a matching head", 0, "Train with --set model.match=256")
+        raise BadInput("model.match", "the width of a matching head", 0, "Train with: polymodal train interbert")
     rows, own = {}, {}
     for name in model.names:
         if name in queries or name in candidates:
@@ -92,7 +92,7 @@ class Matcher:
 
     def __init__(self, embedder: Embedder, batch_size: int = 128) -> None:
         if embedder.network.matching is None:
-            raise BadInput("model", "one with a matching head", "none", "Train with --set model.match=256")
+            raise BadInput("model", "one with a matching head", "none", "Train with: polymodal train interbert")
         self.embedder, self.batch_size = embedder, batch_size
 
     @classmethod
@@ -125,8 +125,8 @@ class Matcher:
     ) -> npt.NDArray[np.float32]:
         """Probabilities of query `left[p]` with candidate `right[p]`, (P,): for lists that differ by query."""
         found = [np.zeros(0, np.float32)]
+        one, other = self._side(queries), self._side(candidates)
         with autocast(self.embedder.dtype, self.embedder.device):
-            one, other = self._side(queries), self._side(candidates)
             for begin in range(0, len(left), self.batch_size):
                 here = slice(begin, begin + self.batch_size)
                 at, of = (torch.from_numpy(x[here].copy()).to(self.embedder.device) for x in (left, right))
@@ -142,4 +142,6 @@ class Matcher:
         batch = collate(records, {name: network.modality(name) for name in network.names}, quarantine=bad.append)
         if bad:
             raise MediaError(cast(MediaReason, bad[0].reason), f"{bad[0].modality}: {bad[0].detail}".rstrip(": "))
-        return network.apart(network.tokenize(batch.to(self.embedder.device)))
+        # only now: what decodes and cuts files is no work for half precision
+        with autocast(self.embedder.dtype, self.embedder.device):
+            return network.apart(network.tokenize(batch.to(self.embedder.device)))

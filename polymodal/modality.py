@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from polymodal.config import Config
-from polymodal.tensors import Fields
+from polymodal.tensors import Cells, Fields
 
 __all__ = ["Fitted", "Guess", "Modality", "ModalityConfig", "Question", "standardise"]
 
@@ -187,6 +187,11 @@ class Modality(nn.Module, ABC):
     def maskable(self, fields: Fields) -> Tensor | None:
         """Which tokens may be hidden and predicted, (B, N) bool; None: all. Marks of begin and end, say, may not."""
         return None
+
+    def may_hide(self, cells: Cells) -> Tensor:
+        """The valid tokens of cells that are `maskable`, (B, N) bool."""
+        allowed = self.maskable(cells.fields)
+        return cells.valid if allowed is None else cells.valid & allowed
 
     def sequence(self, fields: Fields) -> Tensor | None:
         """Where tokens follow one another and a near one tells of the next: their places, (B, N) int64. None: a set."""

@@ -25,7 +25,8 @@ class TrainConfig(Config):
         weight_decay: AdamW's, on matrices only.
         clip: largest norm of the whole gradient.
         ema: decay of an exponential moving average of the weights, which is then what is exported; 0 for none.
-        precision: "auto" is bf16 where the hardware has it (CUDA, CPUs with AMX or AVX512-BF16), else fp32.
+        precision: "auto" is bf16 where the hardware has it and it pays (CUDA; from a width of 512 on CPUs with AMX or
+            AVX512-BF16), else fp32.
         augment: vary cells at random.
         zero_imputation: attend blank cells where a modality is absent, the control that SCALE and M5Product use.
         workers: loader processes.

@@ -137,7 +137,7 @@ class Image(Modality):
         self.register_buffer("mean", torch.tensor(fitted.get("mean", [127.5] * 3)).repeat(pixels), persistent=False)
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
-        self.stem = ConvStem(config.patch, 3, width) if config.stem == "conv" else None
+        self.stem = ConvStem(config.patch, 1, width) if config.stem == "conv" else None
         self.pictures = nn.Embedding(config.max_pictures, width)
         tables = [self.pictures]
         if config.places == "learned":

@@ -28,6 +28,7 @@ from polymodal.media import (
 )
 from polymodal.modality import Fitted, Guess, Modality, ModalityConfig, Question, standardise
 from polymodal.nn.positions import sincos
+from polymodal.nn.stem import ConvStem
 from polymodal.tensors import Fields
 from polymodal.types import BadInput, MediaError
 
@@ -51,6 +52,8 @@ class VideoConfig(ModalityConfig):
         flip: probability of a horizontal flip of all frames; 0 because left and right differ in a movement.
         colour: strength of brightness, contrast and saturation changes.
         jitter: a frame may be replaced in training by one at most this many places away.
+        stem: how a tube becomes a token: "linear" as in ViViT, or "conv", small convolutions beside the linear map,
+            which learn shapes from fewer clips (`nn.stem`).
         places: times, rows and columns by learned vectors, or by fixed sines and cosines ("sincos").
         norm_target: predict tubes normalised by their own mean and spread instead of the catalogue's.
         limits: what one file may cost.
@@ -68,6 +71,7 @@ class VideoConfig(ModalityConfig):
     flip: float = Field(0.0, ge=0, le=1)
     colour: float = Field(0.3, ge=0, lt=1)
     jitter: int = Field(1, ge=0)
+    stem: Literal["linear", "conv"] = "linear"
     places: Literal["learned", "sincos"] = "learned"
     norm_target: bool = False
     limits: MediaLimits = MediaLimits(max_pixels=4096 * 2304)
@@ -118,6 +122,7 @@ class Video(Modality):
         self.register_buffer("mean", torch.tensor(fitted.get("mean", [127.5] * 3)).repeat(pixels), persistent=False)
         self.register_buffer("spread", torch.tensor(fitted.get("spread", [64.0] * 3)).repeat(pixels), persistent=False)
         self.project = nn.Linear(3 * pixels, width)
+        self.stem = ConvStem(config.patch, config.tube, width) if config.stem == "conv" else None
         if config.places == "learned":
             self.times, self.rows, self.columns = (nn.Embedding(n, width) for n in (moments, side, side))
             for table in (self.times, self.rows, self.columns):
@@ -235,7 +240,9 @@ class Video(Modality):
     # -- model side -----------------------------------------------------------------------------------------------
 
     def embed(self, fields: Fields) -> Tensor:
-        return self.project(self._standard(fields))  # type: ignore[no-any-return]
+        pixels = self._standard(fields)
+        plain: Tensor = self.project(pixels)
+        return plain if self.stem is None else plain + self.stem(pixels)
 
     def positions(self, fields: Fields) -> Tensor:
         if self.config.places == "sincos":

@@ -9,11 +9,11 @@ __all__ = ["ConvStem"]
 
 
 class ConvStem(nn.Module):
-    """Pixels of a patch -> a token, by 3 x 3 convolutions of stride 2 down to 2 x 2, beside a plain linear map.
+    """Pixels of a patch, or of a tube of several frames -> a token, by 3 x 3 convolutions of stride 2 down to 2 x 2.
 
     Args:
         patch: side P of a patch, pixels.
-        channels: of a pixel.
+        frames: T of a tube; 1 for a picture.
         width: D.
         first: filters of the first convolution; each further one has twice as many.
 
@@ -24,11 +24,11 @@ class ConvStem(nn.Module):
         no normalisation over the batch, since rows can be absent.
     """
 
-    def __init__(self, patch: int, channels: int, width: int, first: int = 24) -> None:
+    def __init__(self, patch: int, frames: int, width: int, first: int = 24) -> None:
         super().__init__()
-        self.shape = (patch, patch, channels)
+        self.shape = (frames, patch, patch, 3)
         layers: list[nn.Module] = []
-        side, into, filters = patch, channels, first
+        side, into, filters = patch, 3 * frames, first
         while side > 2:
             layers += [nn.Conv2d(into, filters, 3, stride=2, padding=1), nn.GroupNorm(1, filters), nn.GELU()]
             side, into, filters = (side + 1) // 2, filters, 2 * filters
@@ -36,7 +36,8 @@ class ConvStem(nn.Module):
         self.last = nn.Linear(into * side * side, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Standardised pixels (K, P * P * channels), row, column, channel -> (K, D)."""
-        picture = pixels.view(-1, *self.shape).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        """Standardised pixels (K, T * P * P * 3), frame, row, column, channel -> (K, D)."""
+        frames = pixels.view(-1, *self.shape).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        picture = frames.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.last(self.convolutions(picture).flatten(1))
         return out

@@ -222,8 +222,7 @@ class Interbert(Objective):
     def hide(self, model: Model, batch: Batch, name: str, seed: int) -> Tensor:
         """Which tokens of a modality are to be predicted, (B, N) bool."""
         how, modality, cells = self._group(name), model.modality(name), batch.cells[name]
-        may = modality.maskable(cells.fields)
-        valid = cells.valid if may is None else cells.valid & may
+        valid = modality.may_hide(cells)
         place = modality.sequence(cells.fields)
         if place is not None and how.form == "span":
             return span(valid, uniform(seed_of(seed, "span", name), batch.keys, 2))

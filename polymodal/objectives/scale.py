@@ -214,7 +214,8 @@ class Scale(Objective):
         cells = batch.cells[name]
         ratio = self.config.mask_ratios.get(name, self.config.mask_ratio)
         draws = uniform(seed_of(seed, "hide", name), batch.keys, cells.valid.shape[1])
-        return presence.hide(cells.valid, ratio, draws, model.modality(name).overlap(cells.fields))
+        modality = model.modality(name)
+        return presence.hide(modality.may_hide(cells), ratio, draws, modality.overlap(cells.fields))
 
     def _corrupt(self, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int) -> Tensor:
         how = self.config.corruption.get(name, Corruption())

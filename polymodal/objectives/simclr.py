@@ -57,12 +57,12 @@ class Simclr(Objective):
     """
 
     views = 2
-    aligned = False  # unless `across`
 
     def __init__(self, config: SimclrConfig, model: Model) -> None:
         super().__init__()
         self.config = config
         self.edges = edges(model.names, "full") if config.across else ()
+        self.aligned = config.across
         self.fuses = config.fusion_weight > 0 and ITEM in model.projections
         width, names = model.config.embedding, (*model.names, *([ITEM] if self.fuses else []))
         self.heads = nn.ModuleDict({n: ProjectionHead(width, config.head, width) for n in names if config.head})

@@ -189,9 +189,9 @@ class Streams(Objective):
         ratios = {name: self.config.mask_ratios.get(name, self.config.mask_ratio) for name in names}
         hidden = {}
         for name in names:
-            cells = batch.cells[name]
+            cells, modality = batch.cells[name], model.modality(name)
             draws = uniform(seed_of(seed, "hide", name), batch.keys, cells.valid.shape[1])
-            hidden[name] = presence.hide(cells.valid, ratios[name], draws, model.modality(name).overlap(cells.fields))
+            hidden[name] = presence.hide(modality.may_hide(cells), ratios[name], draws, modality.overlap(cells.fields))
         if self.config.one_at_a_time and names:
             able = torch.stack([batch.cells[name].present & (ratios[name] > 0) for name in names], 1)
             draws = torch.cat([uniform(seed_of(seed, "one", name), batch.keys, 1) for name in names], 1)

@@ -8,7 +8,7 @@ from typing import Any
 from polymodal.objectives.streams import Replacement, StreamsConfig
 from polymodal.recipe import Recipe
 from polymodal.recipes import scale
-from polymodal.recipes._sizes import Size
+from polymodal.recipes._sizes import Size, modalities
 
 __all__ = ["WORDS", "one_stream", "published", "two_streams", "without"]
 
@@ -20,15 +20,17 @@ def one_stream(name: str, kinds: Mapping[str, str], size: Size, objective: Strea
     """All tokens together from the first layer on, in as many layers as SCALE's towers and trunk have: 12 at "base"."""
     budget = scale.recipe(kinds, size)
     trunk = budget.model.trunk.replace(layers=budget.model.tower.layers + budget.model.trunk.layers)
-    shape = budget.model.replace(stages=("trunk",), trunk=trunk)
-    return budget.replace(name=name, objective=objective, model=shape)
+    shape = budget.model.replace(stages=("trunk",), trunk=trunk, late=False)
+    inputs = modalities(kinds, size, patches=True)
+    return budget.replace(name=name, modalities=inputs, objective=objective, model=shape)
 
 
 def two_streams(name: str, kinds: Mapping[str, str], size: Size, objective: StreamsConfig, **shape: Any) -> Recipe:
     """A tower for each modality, then as many layers with co-attention."""
     budget = scale.recipe(kinds, size)
-    shaped = budget.model.replace(stages=("towers", "cotrunk"), **shape)
-    return budget.replace(name=name, objective=objective, model=shaped)
+    shaped = budget.model.replace(stages=("towers", "cotrunk"), late=False, **shape)
+    inputs = modalities(kinds, size, patches=True)
+    return budget.replace(name=name, modalities=inputs, objective=objective, model=shaped)
 
 
 def published(made: Recipe, kinds: Mapping[str, str], keep: float = 0.0, **model: Any) -> Recipe:

@@ -40,12 +40,24 @@ _INPUT: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def modalities(kinds: Mapping[str, str], size: Size) -> dict[str, ModalityConfig]:
-    """Modality name -> config at a size. Raises BadInput for an unknown kind, with the nearest one."""
+# Pictures whole, one token each, by convolutions: a thousand pictures and a few minutes can teach shapes to those. A
+# linear map of small patches learns colours in that time and nothing else (docs/results.md).
+_WHOLE: dict[str, dict[str, dict[str, Any]]] = {"image": {"tiny": {"patch": 64, "stem": "conv"}}}
+
+
+def modalities(kinds: Mapping[str, str], size: Size, *, patches: bool = False) -> dict[str, ModalityConfig]:
+    """Modality name -> config at a size. Raises BadInput for an unknown kind, with the nearest one.
+
+    Args:
+        kinds: modality name -> kind.
+        size: of the model.
+        patches: for methods that hide parts of a picture: patches at every size.
+    """
+    whole = {} if patches else _WHOLE
     return {
         name: parse_kind(
             "polymodal.modalities",
-            {"kind": kind, **_INPUT.get(kind, {}).get(size, {})},
+            {"kind": kind, **_INPUT.get(kind, {}).get(size, {}), **whole.get(kind, {}).get(size, {})},
             f"modalities.{name}",
             ModalityConfig,
         )

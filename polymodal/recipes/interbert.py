@@ -33,7 +33,7 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
     shape = model(size)
     return Recipe(
         name="interbert",
-        modalities={name: _grouped(config) for name, config in modalities(kinds, size).items()},
+        modalities={name: _grouped(config) for name, config in modalities(kinds, size, patches=True).items()},
         model=shape.replace(stages=("trunk", "towers"), types="zero", unique=0, match=4 * shape.width // 3),
         objective=InterbertConfig(
             groups={name: Grouping(anchors="token") for name, kind in kinds.items() if kind == "features"}

@@ -56,7 +56,7 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
     }
     return Recipe(
         name="m3ae",
-        modalities=modalities(kinds, size),
+        modalities=modalities(kinds, size, patches=True),
         model=shape.replace(stages=("trunk",), trunk=trunk, unique=0),
         objective=objective,
         train=train[size],

@@ -19,12 +19,16 @@ def recipe(kinds: Mapping[str, str], size: Size = "tiny") -> Recipe:
         size: "tiny" for two cores and thousands of items, "small", or "base" (768 wide, 6 + 6 layers).
     """
     train = {
-        "tiny": TrainConfig(epochs=30, batch_size=64, learning_rate=2e-3),
+        "tiny": TrainConfig(epochs=40, batch_size=64, learning_rate=2e-3),
         "small": TrainConfig(epochs=20, batch_size=256, learning_rate=5e-4),
         "base": TrainConfig(epochs=5, batch_size=256, learning_rate=1e-4, betas=(0.9, 0.999)),
     }
     return Recipe(
-        name="scale", modalities=modalities(kinds, size), model=model(size), objective=ScaleConfig(), train=train[size]
+        name="scale",
+        modalities=modalities(kinds, size),
+        model=model(size).replace(late=True),
+        objective=ScaleConfig(recall_shared=False),
+        train=train[size],
     )
 
 
@@ -69,6 +73,6 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
         masked_weight=1.0,
         corruption={name: corruption.get(kind, zero) for name, kind in kinds.items()},
     )
-    shape = ours.model.replace(share=share, projection_relu=True, embedding=1024, unique=0)
+    shape = ours.model.replace(share=share, projection_relu=True, embedding=1024, unique=0, late=False)
     train = ours.train.replace(epochs=20, batch_size=64, learning_rate=1e-4, final=0.0)
     return ours.replace(name="scale/reference", objective=objective, model=shape, train=train)

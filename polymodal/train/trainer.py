@@ -77,7 +77,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.modules.values(), config)
         self.average = Average(self.model, config.ema) if config.ema else None
         self.steps = config.steps or config.epochs * self.stream.steps_per_epoch
-        self.dtype = pick_precision(config.precision, self.device)
+        self.dtype = pick_precision(config.precision, self.device, self.recipe.model.width)
         self.step, self.state = 0, dict(self.stream.start())
         self.alarm = Alarm(self.recipe.model.embedding)
         self.blanks = {name: self.model.modality(name).blank() for name in self.model.names}

@@ -159,6 +159,25 @@ def test_fates_must_not_exceed_one():
         Corruption.parse({"random": 0.7, "keep": 0.4})
 
 
+def test_what_a_modality_does_not_lend_is_never_hidden(monkeypatch):
+    """Marks of begin and end, say: `Modality.maskable`."""
+    model, objective, batch = world(mask_ratio=1.0, modality_dropout=0.0)
+    text = model.modality("text")
+    everything = objective(model, [batch], 0).terms["masked/text"].count
+    monkeypatch.setattr(text, "maskable", lambda fields: fields["position"] > 0)
+    rows = int(batch.cells["text"].present.sum())
+    assert objective(model, [batch], 0).terms["masked/text"].count == everything - rows
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_recall_can_leave_the_shared_part_alone(kept):
+    model, objective, batch = world(recall_shared=kept, modality_dropout=0.0)
+    losses = objective(model, [batch], 0)
+    sum(term.value for name, term in losses.terms.items() if name.startswith("recall/")).backward()
+    assert (gradient_norm(model.projections["item"]) > 0) == kept
+    assert gradient_norm(model.uniques["table"]) > 0
+
+
 def test_masked_heads_run_on_hidden_tokens_only():
     model, objective, batch = world(mask_ratio=0.3, modality_dropout=0.0)
     out = masked_text(model, objective, batch)

@@ -102,11 +102,15 @@ def test_average_follows_slowly():
     assert float(module.weight.detach()) == 1.0
 
 
-def test_precision():
+def test_precision(monkeypatch):
     cpu = torch.device("cpu")
-    assert pick_precision("bf16", cpu) == torch.bfloat16
-    assert pick_precision("fp32", cpu) == torch.float32
-    assert pick_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert pick_precision("bf16", cpu, 8) == torch.bfloat16
+    assert pick_precision("fp32", cpu, 768) == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert pick_precision("auto", cpu, 768) == (torch.bfloat16 if amx else torch.float32)
+        assert pick_precision("auto", cpu, 128) == torch.float32  # narrow models lose by it
     layer = nn.Linear(2, 2)
     with autocast(torch.float32, cpu):
         assert layer(torch.ones(1, 2)).dtype == torch.float32
