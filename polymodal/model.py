@@ -56,9 +56,8 @@ class ModelConfig(Config):
         summary: what the item vector is read from: the summary "token" of the trunk, or "parts", that token plus the
             mean over the row's modalities of their pooled trunk tokens (SCALE's sum of first tokens). "mean": the trunk
             has no summary token, and an item's vector is the mean of its modalities' vectors.
-        late: add that mean to what the trunk says before the unit norm: late fusion, which the trunk corrects. What it
-            says counts (1 - 1/n) with n modalities: where one is alone, nothing is fused and nothing is corrected, so a
-            query of one modality is that modality's own vector.
+        late: add that mean to what the trunk says before the unit norm: late fusion, which the trunk corrects. Where a
+            modality is alone nothing is fused and nothing is corrected: a query of one modality is its own vector.
         types: what tells the trunk which modality a token is of: a vector each, "random" or "zero" at first (from the
             paper's two modalities to N without a change at the start), or "none" (InterBERT).
         input_norm: LayerNorm on every token's content plus position, with the trunk's epsilon, as in BERT.
@@ -279,10 +278,8 @@ class Model(nn.Module):
             if not self.config.late:
                 shared = projection(summary)
             else:
-                count = torch.stack([tokens.valid.any(1) for n, tokens in encoded.last.items() if n != ITEM]).sum(0)
-                shared = projection.correct(
-                    summary, self._mean(encoded.last, pooled, known), 1 - 1 / count.clamp(min=1)
-                )
+                several = torch.stack([part.present for part in parts]).sum(0) > 1
+                shared = projection.correct(summary, self._mean(encoded.last, pooled, known), several)
         else:
             mean_fusion = self._mean(encoded.last, pooled, known)
             shared = Embedded(F.normalize(mean_fusion.z, dim=-1, eps=1e-6), mean_fusion.present)

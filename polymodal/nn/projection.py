@@ -21,9 +21,9 @@ class Projection(nn.Module):
         """(B, D) -> (B, E) float32, zero rows where not present."""
         return self._unit(self._raw(pooled), pooled.present)
 
-    def correct(self, pooled: Embedded, mean: Embedded, share: Tensor) -> Embedded:
-        """`mean` (B, E) plus `share` (B,) times the projection, of unit length: late fusion, corrected."""
-        return self._unit(mean.z + share[:, None] * self._raw(pooled), pooled.present)
+    def correct(self, pooled: Embedded, mean: Embedded, rows: Tensor) -> Embedded:
+        """`mean` (B, E), with the projection added in `rows` (B,) bool, of unit length: late fusion, corrected."""
+        return self._unit(mean.z + rows[:, None] * self._raw(pooled), pooled.present)
 
     def _raw(self, pooled: Embedded) -> Tensor:
         out: Tensor = self.linear(self.norm(pooled.z)).float()
