@@ -274,10 +274,11 @@ class Model(nn.Module):
             token = presence.pool(encoded.last[ITEM])
             parts = [self.pooled(part) for name, part in encoded.last.items() if name != ITEM]
             extra = presence.average(parts).z if self.config.summary == "parts" else 0.0
-            summary, projection = Embedded(token.z + extra, token.present), cast(Projection, self.projections[ITEM])
+            summary = Embedded(token.z + extra, token.present)
             if not self.config.late:
-                shared = projection(summary)
+                shared = self._project(ITEM, summary)
             else:
+                projection = cast(Projection, self.projections[ITEM])
                 several = torch.stack([part.present for part in parts]).sum(0) > 1
                 shared = projection.correct(summary, self._mean(encoded.last, pooled, known), several)
         else:

@@ -564,9 +564,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _m(
         "marks of begin and end hidden",
-        "objectives/interbert.py",
-        "valid = cells.valid if may is None else cells.valid & may",
-        "valid = cells.valid",
+        "modality.py",
+        "return cells.valid if allowed is None else cells.valid & allowed",
+        "return cells.valid",
         INTERBERT,
     ),
     _m(

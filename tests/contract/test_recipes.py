@@ -6,6 +6,7 @@ import inspect
 import itertools
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import micro
 import numpy as np
@@ -48,11 +49,11 @@ def records(count: int = 16) -> list[Record]:
 
 def small(made: Recipe) -> Recipe:
     """The recipe with inputs as small as they get: what is to be seen is that it runs."""
-    inputs: Mapping[str, Mapping[str, int]] = {
-        "image": {"size": 32},
+    inputs: Mapping[str, Mapping[str, Any]] = {
+        "image": {"size": 32, "patch": 16},
         "text": {"vocabulary": 300, "max_tokens": 24},
         "table": {"vocabulary": 300},
-        "features": {"max_vectors": 4},
+        "features": {"max_vectors": 4, "boxes": False, "whole": False, "classes": 0},
     }
     modalities = {name: c.replace(**inputs[c.kind]) for name, c in made.modalities.items()}
     train = made.train.replace(steps=2, batch_size=10, accumulate=1, log_every=1, precision="fp32", workers=0)
