@@ -252,7 +252,7 @@ def search(
     """Find the items nearest to any mix of words, pictures, sounds, clips and attributes.
 
     Examples: polymodal search index --text "red canvas shoes"
-              polymodal search index --image photo.jpg --attr material=leather --where price=10..50
+              polymodal search index --image photo.jpg --attr material=wood --where price=10..50
 
     Args:
         index: As polymodal index wrote it.

@@ -222,7 +222,7 @@ class _Run:
         with self._stage("index", done) as stage:
             if not done:
                 build_index(self.vectors, self.data, out)
-            stage.said = f"search by any mix: polymodal search {out} --text 'red backpack'"
+            stage.said = f"search by any mix: polymodal search {out} --text 'red lamp'"
 
     # -- what the stages share ----------------------------------------------------------------------------------------
 

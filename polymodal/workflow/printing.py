@@ -186,7 +186,7 @@ def demo_text(result: DemoResult) -> RenderableType:
     facts = {
         "took": f"{seconds:.0f} s",
         "report": root / "report" / "report.html",
-        "search": f"polymodal search {root / 'index'} --text 'red backpack' --attr material=leather",
+        "search": f"polymodal search {root / 'index'} --text 'red lamp' --attr material=wood",
         "page": f"polymodal serve {root / 'index'}",
     }
     return Group(Text(""), table, Text(""), _facts(facts))

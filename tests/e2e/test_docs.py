@@ -108,7 +108,7 @@ def test_the_commands_and_the_example_of_the_readme_run(tmp_path):
     assert len(quick) >= 9
     # in one process, because each would load torch anew
     said = run([sys.executable, "-c", COMMANDS], tmp_path, stdin="\n".join(quick))
-    assert "nearest to text red backpack, table material=leather, where price" in said
+    assert "nearest to text red lamp, table material=wood, where price" in said
     assert (tmp_path / "shop/report/report.html").exists()
     (example,) = blocks("README.md", "run", "python")
     assert len(run([sys.executable, "-c", example], tmp_path).splitlines()) == 3
