@@ -62,7 +62,7 @@ def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
 
 
 _BOTH = "both = candidates_present[:, None] & candidates_present[None]  # (M, M, G)"
-_MASK = "masked = torch.where((chosen & (fate >= how.random + how.keep))[:, None], mask.to(content.dtype), content)"
+_MASK = "masked = torch.where((chosen & (what >= self.random + self.keep))[:, None], vector.to(content.dtype), content)"
 
 MUTATIONS: tuple[Mutation, ...] = (
     # -- the ten of the design -----------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "model.unimodal(encoded)",
         SCALE,
     ),
-    _m("mask token keeps its content", "objectives/scale.py", _MASK, "masked = content", SCALE),
+    _m("mask token keeps its content", "losses/corruption.py", _MASK, "masked = content", SCALE),
     _m(
         "position lost under the mask",
         "model.py",
@@ -239,9 +239,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _m(
         "donor tokens from other rows",
-        "objectives/scale.py",
-        "content[starts + (donor * own).long().clamp(max=own - 1)]",
-        "content[(donor * len(content)).long().clamp(max=len(content) - 1)]",
+        "losses/corruption.py",
+        "content.index_select(0, starts + (donor[valid] * own).long().clamp(max=own - 1))",
+        "content[(donor[valid] * len(content)).long().clamp(max=len(content) - 1)]",
         SCALE,
     ),
     _m(

@@ -14,13 +14,14 @@ from polymodal import presence
 from polymodal.config import Config
 from polymodal.draws import seed_of, uniform
 from polymodal.losses.contrastive import contrast, false_negatives, pairwise_contrast
+from polymodal.losses.corruption import Corruption
 from polymodal.losses.harmonise import agreement, harmonise, mean_one, similarity
 from polymodal.losses.masking import masked_prediction
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Parts, Term
 
-__all__ = ["Corruption", "HarmoniseConfig", "Scale", "ScaleConfig"]
+__all__ = ["HarmoniseConfig", "Scale", "ScaleConfig"]
 
 
 class HarmoniseConfig(Config):
@@ -54,20 +55,6 @@ class HarmoniseConfig(Config):
     def _bounded(self) -> HarmoniseConfig:
         if self.form == "free" and self.apply == "loss":
             raise ValueError("form='free' with apply='loss' is unbounded below (S runs to minus infinity); use 'logit'")
-        return self
-
-
-class Corruption(Config):
-    """What happens to a hidden token: replaced by another token of its row, kept, or (the rest) by the mask token."""
-
-    random: float = Field(0.1, ge=0, le=1)
-    keep: float = Field(0.1, ge=0, le=1)
-    vector: Literal["learned", "zero"] = "learned"
-
-    @model_validator(mode="after")
-    def _sums(self) -> Corruption:
-        if self.random + self.keep > 1:
-            raise ValueError("random + keep must be at most 1")
         return self
 
 
@@ -218,17 +205,9 @@ class Scale(Objective):
         return presence.hide(modality.may_hide(cells), ratio, draws, modality.overlap(cells.fields))
 
     def _corrupt(self, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int) -> Tensor:
-        how = self.config.corruption.get(name, Corruption())
-        count = cells.valid.shape[1]
-        fate, donor = (uniform(seed_of(seed, what, name), batch.keys, count)[cells.valid] for what in ("fate", "donor"))
-        lengths = cells.valid.sum(1)
-        starts = (lengths.cumsum(0) - lengths)[:, None].expand_as(cells.valid)[cells.valid]
-        own = lengths[:, None].expand_as(cells.valid)[cells.valid]
-        other = content[starts + (donor * own).long().clamp(max=own - 1)] if len(content) else content
-        mask = self.masks[name] if how.vector == "learned" else torch.zeros_like(self.masks[name])
-        chosen = hidden[cells.valid]
-        masked = torch.where((chosen & (fate >= how.random + how.keep))[:, None], mask.to(content.dtype), content)
-        return torch.where((chosen & (fate < how.random))[:, None], other, masked)
+        how, count = self.config.corruption.get(name, Corruption()), cells.valid.shape[1]
+        fate, donor = (uniform(seed_of(seed, what, name), batch.keys, count) for what in ("fate", "donor"))
+        return how.apply(content, cells.valid, hidden, self.masks[name], fate, donor)
 
     def _masked(
         self, model: Model, batch: Batch, encoded: Encoded, hidden: Mapping[str, Tensor], diagonal: Mapping[str, Tensor]

@@ -7,33 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from polymodal import presence
-from polymodal.config import Config
 from polymodal.draws import seed_of, uniform
+from polymodal.losses.corruption import Corruption
 from polymodal.losses.masking import masked_prediction
 from polymodal.losses.pairing import choose, eligible_partners, partners, same_or_not
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Parts, Term, Tokens
 
-__all__ = ["Replacement", "Streams", "StreamsConfig"]
-
-
-class Replacement(Config):
-    """What stands where a token is hidden: another token of its row, itself, or (the rest) the mask."""
-
-    random: float = Field(0.1, ge=0, le=1)
-    keep: float = Field(0.1, ge=0, le=1)
-    vector: Literal["learned", "zero"] = "learned"
-
-    @model_validator(mode="after")
-    def _sums(self) -> Replacement:
-        if self.random + self.keep > 1:
-            raise ValueError("random + keep must be at most 1")
-        return self
+__all__ = ["Streams", "StreamsConfig"]
 
 
 class StreamsConfig(ObjectiveConfig):
@@ -42,7 +28,7 @@ class StreamsConfig(ObjectiveConfig):
     Args:
         mask_ratio: share of tokens (of units, where tokens hide together) hidden in every modality.
         mask_ratios: modality name -> ratio, where it differs; 0 for a modality that is only looked at.
-        replacement: modality name -> Replacement, where it differs from the default.
+        replacement: modality name -> Corruption, where it differs from the default.
         one_at_a_time: hide tokens of one modality a row only, drawn anew in every step, so that what is hidden in a
             picture is not also hidden in its title (UNITER's conditional masking).
         mismatch: chance that a row asked about two of its modalities gets a wrong one of them.
@@ -59,7 +45,7 @@ class StreamsConfig(ObjectiveConfig):
     kind: Literal["streams"] = "streams"
     mask_ratio: float = Field(0.15, ge=0, le=1)
     mask_ratios: dict[str, float] = Field(default_factory=dict)
-    replacement: dict[str, Replacement] = Field(default_factory=dict)
+    replacement: dict[str, Corruption] = Field(default_factory=dict)
     one_at_a_time: bool = False
     mismatch: float = Field(0.5, ge=0, le=1)
     matching_reads: Literal["product", "item"] = "product"
@@ -200,16 +186,9 @@ class Streams(Objective):
         return hidden
 
     def _replace(self, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int) -> Tensor:
-        how = self.config.replacement.get(name, Replacement())
-        valid, columns = cells.valid, cells.valid.shape[1]
-        fate, donor = (uniform(seed_of(seed, w, name), batch.keys, columns)[valid] for w in ("fate", "donor"))
-        lengths = valid.sum(1)
-        first, own = (x[:, None].expand_as(valid)[valid] for x in (lengths.cumsum(0) - lengths, lengths))
-        other = content.index_select(0, first + (donor * own).long().clamp(max=own - 1))
-        mask = self.masks[name] if how.vector == "learned" else torch.zeros_like(self.masks[name])
-        chosen = hidden[valid]
-        replaced = torch.where((chosen & (fate < how.random))[:, None], other, content)
-        return torch.where((chosen & (fate >= how.random + how.keep))[:, None], mask.to(content.dtype), replaced)
+        how, count = self.config.replacement.get(name, Corruption()), cells.valid.shape[1]
+        fate, donor = (uniform(seed_of(seed, what, name), batch.keys, count) for what in ("fate", "donor"))
+        return how.apply(content, cells.valid, hidden, self.masks[name], fate, donor)
 
     def _masked(self, model: Model, batch: Batch, encoded: Encoded, hidden: Mapping[str, Tensor]) -> dict[str, Term]:
         if not self.config.masked_weight:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polymodal.objectives.streams import Replacement, StreamsConfig
+from polymodal.losses.corruption import Corruption
+from polymodal.objectives.streams import StreamsConfig
 from polymodal.recipe import Recipe
 from polymodal.recipes import scale
 from polymodal.recipes._sizes import Size, modalities
@@ -44,7 +45,7 @@ def published(made: Recipe, kinds: Mapping[str, str], keep: float = 0.0, **model
     """
     objective = made.objective
     assert isinstance(objective, StreamsConfig)
-    zero = Replacement(random=0.0, keep=keep, vector="zero")
+    zero = Corruption(random=0.0, keep=keep, vector="zero")
     objective = objective.replace(
         recall_weight=0.0, replacement={name: zero for name, kind in kinds.items() if kind not in WORDS}
     )

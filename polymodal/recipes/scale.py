@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from polymodal.objectives.scale import Corruption, HarmoniseConfig, ScaleConfig
+from polymodal.losses.corruption import Corruption
+from polymodal.objectives.scale import HarmoniseConfig, ScaleConfig
 from polymodal.recipe import Recipe, TrainConfig
 from polymodal.recipes._sizes import Size, modalities, model
 

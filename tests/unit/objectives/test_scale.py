@@ -13,7 +13,8 @@ from support import build_model, build_objective, gradients, make_batch, pad, se
 from torch.nn import functional as F
 
 from polymodal.draws import seed_of, uniform
-from polymodal.objectives.scale import Corruption, HarmoniseConfig, ScaleConfig
+from polymodal.losses.corruption import Corruption
+from polymodal.objectives.scale import HarmoniseConfig, ScaleConfig
 from polymodal.recipe import build_model as build_from_recipe
 from polymodal.recipes.scale import reference
 from polymodal.tensors import Batch, Cells

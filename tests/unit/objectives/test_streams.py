@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from polymodal import presence
 from polymodal.catalogue.loader import collate
-from polymodal.objectives.streams import Replacement, StreamsConfig
+from polymodal.losses.corruption import Corruption
+from polymodal.objectives.streams import StreamsConfig
 from polymodal.recipe import build_model as build_from_recipe
 from polymodal.tensors import Tokens
 from polymodal.types import BadInput, Record
@@ -95,7 +96,7 @@ def test_a_modality_with_ratio_0_is_only_looked_at_and_never_has_the_turn():
 
 def test_masked_text_is_predicted_from_the_other_streams():
     model, objective, batch = world(
-        rows=[KINDS] * 3, mask_ratio=1.0, replacement={"text": Replacement(random=0, keep=0)}, one_at_a_time=False
+        rows=[KINDS] * 3, mask_ratio=1.0, replacement={"text": Corruption(random=0, keep=0)}, one_at_a_time=False
     )
     seen = []
     objective.heads["text"].register_forward_hook(lambda _, __, out: seen.append(out.detach()))
@@ -119,12 +120,12 @@ def content_after(how, name="text", seed=0):
 
 
 def test_what_stands_where_a_token_is_hidden():
-    content, out, _, mask = content_after(Replacement(random=0, keep=0))
+    content, out, _, mask = content_after(Corruption(random=0, keep=0))
     assert torch.equal(out, mask.expand_as(out))
-    assert content_after(Replacement(random=0, keep=0, vector="zero"))[1].eq(0).all()
-    content, out, _, _ = content_after(Replacement(random=0, keep=1))
+    assert content_after(Corruption(random=0, keep=0, vector="zero"))[1].eq(0).all()
+    content, out, _, _ = content_after(Corruption(random=0, keep=1))
     assert torch.equal(out, content)
-    content, out, valid, _ = content_after(Replacement(random=1, keep=0))
+    content, out, valid, _ = content_after(Corruption(random=1, keep=0))
     row = valid.nonzero()[:, 0]
     donors = (out[:, None] == content[None]).all(-1)
     assert donors.sum(1).eq(1).all()  # a token of the row, whole
@@ -143,7 +144,7 @@ def test_80_10_10_is_the_default():
     assert masked / total == pytest.approx(0.8, abs=0.03)
     assert kept / total == pytest.approx(0.12, abs=0.03)  # some random ones are the token itself
     with pytest.raises(BadInput, match="at most 1"):
-        Replacement.parse({"random": 0.6, "keep": 0.6})
+        Corruption.parse({"random": 0.6, "keep": 0.6})
 
 
 # -- asking ------------------------------------------------------------------------------------------------------------
