@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,18 @@ def test_compare_refuses_what_it_cannot_do(
 def test_settings_of_a_variant_may_have_commas() -> None:
     variant = 'scale:model.stages=["towers","trunk"]'
     assert _methods(["scale, scale/reference", variant]) == ("scale", "scale/reference", variant)
+
+
+@pytest.mark.parametrize("asked", [None, "77"])
+def test_threads_wait_for_one_another_in_short_turns(asked: str | None) -> None:
+    """Set before torch is loaded, else nobody reads it; and what the user asked for stands."""
+    code = "import os, sys; from polymodal import cli; cli.main(['version']); assert 'torch' not in sys.modules; "
+    env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | ({"GOMP_SPINCOUNT": asked} if asked else {})
+    said = subprocess.run(
+        [sys.executable, "-c", code + "print(os.environ['GOMP_SPINCOUNT'])"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split()[-1] == (asked or "1000")
