@@ -379,5 +379,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 3 for interrupted and saved, 1 for other errors."""
     # before torch is loaded: threads that wait for one another spin, and on cores that other work shares the usual
     # patience of GNU OpenMP turns half a second of training into fourteen (docs/results.md)
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     return run_app(app, sys.argv[1:] if arguments is None else arguments)

@@ -194,4 +194,4 @@ def test_threads_wait_for_one_another_in_short_turns(asked: str | None) -> None:
         text=True,
         check=True,
     )
-    assert said.stdout.split()[-1] == (asked or "1000")
+    assert said.stdout.split()[-1] == (asked or "5000")
