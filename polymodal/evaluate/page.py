@@ -101,21 +101,24 @@ def _pattern(pattern: frozenset[str]) -> str:
     return subset_name(pattern) if pattern else "nothing"
 
 
-# the columns of the one table; hit@k is the R@k of cross-modal papers
-_COLUMNS = {"hit@1": "R@1", "hit@5": "R@5", "hit@10": "R@10", "map": "mAP", "mrr": "MRR"}
+# the columns of the one table; hit@k is the R@k of cross-modal papers. Of the names of a column the first that was
+# measured counts: where a single item is right, mAP is MRR
+_COLUMNS = {"R@1": ("hit@1",), "R@5": ("hit@5",), "R@10": ("hit@10",), "mAP": ("map", "mrr")}
 
 
 def _retrievals(result: Report) -> Section:
     """One line for each thing that was looked for; all metrics and cut-offs are folded below it."""
     found = result.retrievals
-    columns = [name for name in _COLUMNS if any(name in one.metrics for one in found.values())]
+    columns = [
+        name for name in _COLUMNS if any(metric in one.metrics for one in found.values() for metric in _COLUMNS[name])
+    ]
     rows = [
-        (esc(name), f"{one.queries - one.unjudged:,}", f"{one.corpus:,}", *(_compact(one, c) for c in columns))
+        (_unbroken(name), f"{one.queries - one.unjudged:,}", f"{one.corpus:,}", *(_compact(one, c) for c in columns))
         for name, one in found.items()
     ]
     body = ""
     if rows:
-        head = ("what looks for what", "n:queries", "n:among", *(f"n:{_COLUMNS[c]}" for c in columns))
+        head = ("what looks for what", "n:queries", "n:among", *(f"n:{c}" for c in columns))
         folded = "".join(_in_full(name, one) for name, one in found.items())
         body = table(head, rows) + f"<details><summary>All metrics and cut-offs of each</summary>{folded}</details>"
     lead = (
@@ -125,8 +128,13 @@ def _retrievals(result: Report) -> Section:
     return Section("retrieval", "Retrieval", lead, body)
 
 
-def _compact(found: Retrieval, metric: str) -> str:
-    if metric not in found.metrics:
+def _unbroken(name: str) -> str:
+    return esc(name).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _compact(found: Retrieval, column: str) -> str:
+    metric = next((name for name in _COLUMNS[column] if name in found.metrics), None)
+    if metric is None:
         return "–"
     one = found.metrics[metric]
     luck = f" · {found.chance[metric]:.3f}" if metric in found.chance else ""
