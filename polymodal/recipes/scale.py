@@ -76,4 +76,5 @@ def reference(kinds: Mapping[str, str], size: Size = "base") -> Recipe:
     )
     shape = ours.model.replace(share=share, projection_relu=True, embedding=1024, unique=0, late=False)
     train = ours.train.replace(epochs=20, batch_size=64, learning_rate=1e-4, final=0.0)
-    return ours.replace(name="scale/reference", objective=objective, model=shape, train=train)
+    inputs = modalities(kinds, size, patches=True)
+    return ours.replace(name="scale/reference", modalities=inputs, objective=objective, model=shape, train=train)
