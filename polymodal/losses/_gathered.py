@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from polymodal.config import nearest
-from polymodal.losses.contrastive import contrast, false_negatives
+from polymodal.losses.contrastive import contrast, false_negatives, pairwise_contrast
 from polymodal.tensors import Batch, Embedded, Term
 from polymodal.types import BadInput
 
-__all__ = ["Gathered", "Graph", "World", "edges", "fusion", "gathered", "ignored"]
+__all__ = ["Gathered", "Graph", "World", "contrasts", "edges", "fusion", "gathered", "ignored"]
 
 Graph = Literal["full", "anchor", "chain"]
 
@@ -66,6 +66,27 @@ def ignored(batch: Batch, names: Sequence[str], world: World) -> Tensor:
     )
     everyone, everything = world.gather(batch.groups), world.gather(digests.T).T
     return false_negatives(batch.groups, digests, all_groups=everyone, all_digests=everything)
+
+
+def contrasts(
+    rows: Gathered,
+    pairs: Sequence[tuple[int, int]],
+    scale: Tensor | float,
+    ignore: Tensor | None,
+    negatives: Literal["both", "cross"],
+) -> dict[str, Term]:
+    """Terms `contrast/i~j` of some pairs of modalities, `pairwise_contrast` against the rows of all processes."""
+    terms = pairwise_contrast(
+        rows.z,
+        rows.present,
+        scale,
+        candidates=rows.every,
+        candidates_present=rows.every_present,
+        offset=rows.offset,
+        ignore=ignore,
+        negatives=negatives,
+    )
+    return {f"contrast/{rows.names[i]}~{rows.names[j]}": terms[i, j] for i, j in pairs}
 
 
 def fusion(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -63,12 +64,26 @@ def clean(text: str, limit: int) -> str:
 
 
 class Symbols:
-    """What every tokenizer here can say of a prediction. Needs: `size`, the number of ids, `first`, the least id that
-    stands for a piece of text, and `decode`.
+    """What every tokenizer here can do: be kept as JSON, and say what a prediction means. Needs: `size`, the number of
+    ids, `first`, the least id that stands for a piece of text, and `decode`.
     """
 
     size: int
     first: int
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, text: object, where: str) -> Self:
+        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
+        if not isinstance(text, str):
+            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
+        return cls(Tokenizer.from_str(text))
+
+    def dump(self) -> str:
+        """JSON."""
+        return str(self._tokenizer.to_str())
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some pieces, joined."""
@@ -96,7 +111,7 @@ class Pieces(Symbols):
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        super().__init__(tokenizer)
         self.first = RESERVED
         self.marks: Mapping[str, int] = {}
         self.size = RESERVED + tokenizer.get_vocab_size(with_added_tokens=False)
@@ -135,17 +150,6 @@ class Pieces(Symbols):
         tokenizer.train_from_iterator(_shortened(texts), trainer)
         return cls(tokenizer)
 
-    @classmethod
-    def load(cls, text: object, where: str) -> Pieces:
-        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
-        if not isinstance(text, str):
-            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
-        return cls(Tokenizer.from_str(text))
-
-    def dump(self) -> str:
-        """JSON."""
-        return str(self._tokenizer.to_str())
-
     def encode(self, text: str, limit: int) -> tuple[list[int], list[int]]:
         """At most `limit` pieces: (their ids, the number of the word that each belongs to)."""
         # no more of the text can matter: a piece has at most 16 bytes; times 4 for what normalising contracts
@@ -175,7 +179,8 @@ class WordPieces(Symbols):
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer, self.first = tokenizer, 0
+        super().__init__(tokenizer)
+        self.first = 0
         self.size = tokenizer.get_vocab_size(with_added_tokens=True)
         found = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep", "mask")}
         lacking = [name for name, number in found.items() if number is None]
@@ -198,17 +203,6 @@ class WordPieces(Symbols):
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return cls(tokenizer)
-
-    @classmethod
-    def load(cls, text: object, where: str) -> WordPieces:
-        """The tokenizer that `dump` wrote. Raises BadInput for anything else."""
-        if not isinstance(text, str):
-            raise BadInput(where, "the JSON of a tokenizer, as fit returns it", type(text).__name__)
-        return cls(Tokenizer.from_str(text))
-
-    def dump(self) -> str:
-        """JSON."""
-        return str(self._tokenizer.to_str())
 
     def encode(self, text: str, limit: int) -> tuple[list[int], list[int]]:
         """At most `limit` pieces, the two marks among them: (their ids, the number of the word of each)."""

@@ -10,8 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from polymodal.losses._gathered import Graph, edges, fusion, gathered, ignored
-from polymodal.losses.contrastive import pairwise_contrast
+from polymodal.losses._gathered import Graph, contrasts, edges, fusion, gathered, ignored
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Losses
@@ -78,17 +77,7 @@ class Clip(Objective):
         rows = gathered(embedded, model.names, self.world)
         ignore = ignored(batch, model.names, self.world) if config.false_negatives else None
         scale = self.log_scale.clamp(max=math.log(100.0)).exp()
-        pairs = pairwise_contrast(
-            rows.z,
-            rows.present,
-            scale,
-            candidates=rows.every,
-            candidates_present=rows.every_present,
-            offset=rows.offset,
-            ignore=ignore,
-            negatives=config.negatives,
-        )
-        terms = {f"contrast/{rows.names[i]}~{rows.names[j]}": pairs[i, j] for i, j in self.edges}
+        terms = contrasts(rows, self.edges, scale, ignore, config.negatives)
         weights = dict.fromkeys(terms, 1 / len(self.edges))
         if self.fuses:
             fused = fusion(model.shared(embedded[ITEM]), rows, scale, self.world, ignore)

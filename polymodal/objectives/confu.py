@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal import presence
-from polymodal.losses._gathered import Gathered, edges, fusion, gathered, ignored
-from polymodal.losses.contrastive import contrast, pairwise_contrast
+from polymodal.losses._gathered import Gathered, contrasts, edges, fusion, gathered, ignored
+from polymodal.losses.contrastive import contrast
 from polymodal.model import ITEM, Model
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Encoded, Losses, Term
@@ -96,17 +96,7 @@ class Confu(Objective):
         rows = gathered(embedded, names, self.world)
         ignore = ignored(batch, names, self.world) if config.false_negatives else None
         scale = self.log_scale.clamp(max=math.log(100.0)).exp()
-        pairs = pairwise_contrast(
-            rows.z,
-            rows.present,
-            scale,
-            candidates=rows.every,
-            candidates_present=rows.every_present,
-            offset=rows.offset,
-            ignore=ignore,
-            negatives="cross",
-        )
-        terms = {f"contrast/{names[i]}~{names[j]}": pairs[i, j] for i, j in self.edges}
+        terms = contrasts(rows, self.edges, scale, ignore, "cross")
         terms |= self._held_out(model, encoded, rows, scale, ignore)
         if self.fuses:
             terms |= fusion(model.shared(embedded[ITEM]), rows, scale, self.world, ignore)

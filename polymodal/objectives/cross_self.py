@@ -10,8 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from polymodal.losses._gathered import Graph, edges, fusion, gathered, ignored
-from polymodal.losses.contrastive import pairwise_contrast
+from polymodal.losses._gathered import Graph, contrasts, edges, fusion, gathered, ignored
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM, Model
 from polymodal.nn.heads import ProjectionHead
@@ -98,17 +97,7 @@ class CrossSelf(Objective):
         self, model: Model, embedded: Mapping[str, Embedded], scale: Tensor, ignore: Tensor | None
     ) -> dict[str, Term]:
         rows = gathered(embedded, model.names, self.world)
-        pairs = pairwise_contrast(
-            rows.z,
-            rows.present,
-            scale,
-            candidates=rows.every,
-            candidates_present=rows.every_present,
-            offset=rows.offset,
-            ignore=ignore,
-            negatives="cross",
-        )
-        terms = {f"contrast/{rows.names[i]}~{rows.names[j]}": pairs[i, j] for i, j in self.edges}
+        terms = contrasts(rows, self.edges, scale, ignore, "cross")
         if self.fuses:
             terms |= fusion(model.shared(embedded[ITEM]), rows, scale, self.world, ignore)
         return terms
