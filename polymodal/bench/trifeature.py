@@ -97,7 +97,7 @@ def run(options: Options) -> Result:
         for name in chosen
     )
     chance = ("chance", "0.100", "0.100", "0.500", "-")
-    table = Table("Accuracy of a linear probe", ("method", *TASKS, "seconds"), (*rows, chance))
+    table = Table("Accuracy of a linear probe", ("method", *TASKS, "CPU s"), (*rows, chance))
     settings = {"steps": steps, "batch": BATCH, "seeds": list(options.seeds), "side": data.SIDE, "quick": options.quick}
     return Result("trifeature", QUESTION, (table,), _findings(found), settings=settings)
 
@@ -113,9 +113,9 @@ def _kept(options: Options, name: str, seed: int, steps: int, biased: bool) -> d
     if file is not None and file.exists():
         kept: dict[str, float] = json.loads(file.read_text())
         return kept
-    begun = time.monotonic()
+    begun = time.process_time()
     scores = _one(name, seed, steps, biased, options.quick)
-    taken = time.monotonic() - begun
+    taken = time.process_time() - begun
     options.say(f"{name}, seed {seed}, {'biased' if biased else 'unbiased'}: {scores} in {taken:.0f} s")
     if not biased:
         scores["seconds"] = taken
