@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_methods import register
+from polymodal import cli_methods, cli_tasks
 from polymodal.workflow.shell import run_app
 from polymodal.workflow.terminal import bar, console, emit, stage_bar
 
@@ -372,7 +372,8 @@ def version(*, json: Json = False) -> None:
     emit(json, {"polymodal": found}, found)
 
 
-register(app)
+cli_methods.register(app)
+cli_tasks.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
