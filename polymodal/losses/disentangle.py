@@ -1,15 +1,16 @@
-"""What keeps two groups of vectors apart, or makes two views of one thing agree in every direction."""
+"""What keeps two groups of vectors apart, makes two views of one thing agree in every direction, or finds what they
+share."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polymodal.tensors import Term
 
-__all__ = ["agree", "apart", "spread"]
+__all__ = ["Canonical", "agree", "apart", "spread"]
 
 
 def _standard(x: Tensor, counted: Tensor) -> Tensor:
@@ -95,3 +96,67 @@ def _centred(x: Tensor, counted: Tensor) -> Tensor:
     k = (-distance / (distance.detach().sum() / n**2 + 1e-6)).exp().masked_fill(~pairs, 0.0)
     mean = k.sum(0) / n
     return (k - mean[None] - mean[:, None] + mean.sum() / n).masked_fill(~pairs, 0.0)
+
+
+class Canonical(nn.Module):
+    """What two vectors of the same rows share, and the rest of each: linear maps in closed form, nothing is trained.
+
+    Both vectors are whitened; the singular values of their covariance are the canonical correlations. Directions whose
+    correlation is above `threshold` are what both share, all others are a side's own. Moments are running means over
+    batches, so vectors may move while they are gathered.
+
+    Args:
+        width: d of either side.
+        threshold: correlation above which a direction counts as shared.
+        decay: of the running moments per batch.
+        ridge: added to the variances before whitening, relative to their mean: a direction with less is not stretched.
+
+    Source: Hotelling 1936, "Relations between two sets of variates". As what splits the vectors of trained encoders,
+        which are left alone, it is the second of two steps, as the private codes of DisentangledSSL (Wang et al. 2025).
+    Differences: their second step trains private encoders.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, width: int, threshold: float = 0.5, decay: float = 0.99, ridge: float = 1e-4) -> None:
+        super().__init__()
+        self.threshold, self.decay, self.ridge = threshold, decay, ridge
+        # float64: small directions beside a large mean would drown in fewer digits
+        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(2 * width, dtype=torch.float64))
+        self.register_buffer("square", torch.zeros(2 * width, 2 * width, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, a: Tensor, b: Tensor, counted: Tensor) -> None:
+        """Gather moments of rows (G, d) that have both sides; of all processes, so that each has the same."""
+        x = torch.cat([a, b], 1)[counted].double()
+        if len(x):
+            keep = self.decay
+            self.weight.mul_(keep).add_(1 - keep)
+            self.mean.mul_(keep).add_(x.mean(0), alpha=1 - keep)
+            self.square.mul_(keep).add_(x.T @ x / len(x), alpha=1 - keep)
+
+    @torch.no_grad()
+    def split(self, x: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Shared and own part of one side's vectors (n, d): (n, k) and (n, d - k), whitened.
+
+        Before any row was seen, or where nothing correlates, k is 0.
+        """
+        mean = self.mean / self.weight.clamp(min=1e-12)
+        covariance = self.square / self.weight.clamp(min=1e-12) - mean.outer(mean)
+        d = len(mean) // 2
+        sides = slice(d), slice(d, None)
+        left, right = (self._whitening(covariance[part, part]) for part in sides)
+        u, correlation, v = torch.linalg.svd(left @ covariance[sides[0], sides[1]] @ right)
+        turn = left @ u if side == 0 else right @ v.T
+        z = ((x.double() - mean[sides[side]]) @ turn).to(x.dtype)
+        k = int((correlation > self.threshold).sum())
+        return z[:, :k], z[:, k:]
+
+    def _whitening(self, covariance: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(covariance)
+        least = self.ridge * values.mean().clamp(min=1e-12)
+        made: Tensor = vectors * (values.clamp(min=0) + least).rsqrt() @ vectors.T
+        return made

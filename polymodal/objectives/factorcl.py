@@ -64,7 +64,9 @@ class FactorCLConfig(ObjectiveConfig):
         two_step: `separate` moves nothing of the shared heads, which stand as if trained before.
         penalised: "heads": `align` and `separate` leave the encoders alone.
         heads: that make Z_S and Z_U: "published" are cross with club_given, and task with club and cross_given; "core"
-            are cross alone and task alone, those that no other term pulls at.
+            are cross alone and task alone, those that no other term pulls at; "canonical" are no heads but the
+            directions of the two vectors that correlate and those that do not (`disentangle.Canonical`), which leaves
+            training as it is.
         readout: "encoder": all terms read the modality vector (as the notebook probes). "factors": shared terms do,
             unique terms its block of the item vector.
         label_width: numbers that stand for a label in a critic (`information.codes`).
@@ -89,7 +91,7 @@ class FactorCLConfig(ObjectiveConfig):
     penalty: Literal["correlation", "hsic"] = "correlation"
     two_step: bool = True
     penalised: Literal["encoders", "heads"] = "encoders"
-    heads: Literal["published", "core"] = "published"
+    heads: Literal["published", "core", "canonical"] = "published"
     readout: Literal["encoder", "factors"] = "encoder"
     label_width: int = Field(32, ge=1)
 
@@ -97,6 +99,8 @@ class FactorCLConfig(ObjectiveConfig):
     def _possible(self) -> FactorCLConfig:
         if self.conditional == "within_class" and not self.label:
             raise ValueError("conditional='within_class' needs a label; without one use 'concat' or 'kernel'")
+        if self.heads == "canonical" and (self.align or self.separate or self.readout == "factors"):
+            raise ValueError("heads='canonical' trains nothing: no align, separate or readout='factors' beside it")
         return self
 
     def build(self, model: Model) -> FactorCL:
@@ -158,6 +162,8 @@ class FactorCL(Objective):
         self.task_critics = nn.ModuleDict({n: shape.build(out, given) for n in names})
         rests = {} if pairs or len(names) < 2 else {"shared": width, "unique": own}
         self.rests = nn.ModuleDict({kind: Rest(names, w, config.context) for kind, w in rests.items()})
+        split = [node for node in self.nodes if config.heads == "canonical"]
+        self.canonical = nn.ModuleDict({node: disentangle.Canonical(width) for node in split})
         self.log_scale = nn.Parameter(torch.tensor(14.0).log())
 
     def _links(self, family: str) -> nn.ModuleDict:
@@ -173,8 +179,7 @@ class FactorCL(Objective):
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Of the CLUB critics."""
-        links = [self._link(family, node) for family in CLUBS for node in self.nodes]
-        return [p for link in links for p in link.critic.parameters()]
+        return [p for f in CLUBS for node in self.nodes for p in self._link(f, node).critic.parameters()]
 
     def _link(self, family: str, node: str) -> Link:
         return cast(Link, cast(nn.ModuleDict, self.links[family])[node])
@@ -230,6 +235,7 @@ class FactorCL(Objective):
         for name in inputs.unique[0] if wanted.task else ():
             terms[f"task/{name}"] = self._bound(f"task/{name}", False, self._task(name, inputs), log)
         terms |= self._factorise(faces)
+        self._gather_moments(faces)
         # the paper at two modalities; fixed denominators, so what a batch lacks does not make the rest weigh more
         links, sides = max(len(self.nodes), 1), len(self.names) / 2
         of = {f: getattr(wanted, f) / links for f in FAMILIES} | {"task": wanted.task / sides}
@@ -274,15 +280,8 @@ class FactorCL(Objective):
                 ]
         return met
 
-    def _faced(
-        self,
-        family: str,
-        node: str,
-        faces: Faces,
-        labels: Tensor,
-        hold: bool | None,
-    ) -> Faced:
-        """Scores of a two-sided term. `hold` keeps the critic fixed; None keeps everything but the critic fixed."""
+    def _faced(self, family: str, node: str, faces: Faces, labels: Tensor, hold: bool | None) -> Faced:
+        """Scores of a two-sided term. `hold` keeps the critic fixed; None keeps all but the critic fixed."""
         config, link, views, gather = self.config, self._link(family, node), faces[family][node], self.world.gather
         present = torch.stack([side.present for view in views for side in view]).all(0)
         given, same, weights = family in GIVEN, None, None
@@ -361,6 +360,8 @@ class FactorCL(Objective):
         shared, unique = (self._stood(faces[family][node][0][side]).z for family in ("cross", "club"))
         if self.trains_unique:
             return shared, unique
+        if node in self.canonical:
+            return cast(disentangle.Canonical, self.canonical[node]).split(shared, side)
         core, which = self.config.heads == "core", ("left", "right")[side]
         s = [getattr(self._link(f, node), which)(shared) for f in (("cross",) if core else SHARED)]
         u = [getattr(self._link(f, node), which)(unique) for f in (() if core else ("club", "cross_given"))]
@@ -384,3 +385,11 @@ class FactorCL(Objective):
                 terms[f"apart/{node}"] = mean([disentangle.apart(u, s, every, mine, config.penalty) for s, u in both])
                 terms[f"spread/{node}"] = mean([disentangle.spread(u, every, mine) for _, u in both])
         return terms
+
+    def _gather_moments(self, faces: Faces) -> None:
+        """What `heads="canonical"` is computed from, of the first view."""
+        gather = self.world.gather
+        for node in [n for n in self.canonical if self.training and n in faces["cross"]]:
+            a, b = faces["cross"][node][0]
+            into = cast(disentangle.Canonical, self.canonical[node])
+            into.update(gather(a.z.detach()), gather(b.z.detach()), gather(a.present & b.present))

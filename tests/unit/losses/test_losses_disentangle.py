@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polymodal.losses.disentangle import agree, apart, spread
+from polymodal.losses.disentangle import Canonical, agree, apart, spread
 
 
 def draws(rows=400, columns=6, seed=0):
@@ -78,3 +78,49 @@ def test_only_rows_that_count(function):
         (gradient,) = torch.autograd.grad(nothing.value, x)
         assert gradient.isfinite().all()
         assert not gradient.any()
+
+
+def explained(z, w):
+    """R2 of w from z, ordinary least squares with a constant."""
+    z = torch.cat([z, torch.ones(len(z), 1)], 1)
+    rest = w - z @ torch.linalg.lstsq(z, w).solution
+    return float(1 - rest.square().sum() / (w - w.mean(0)).square().sum())
+
+
+def two_sides(rows=4000):
+    """Three shared and two own directions each, mixed into eight columns, the own ones a hundred times as large."""
+    shared, first, second = draws(rows, 3), draws(rows, 2, 1), draws(rows, 2, 2)
+    sides = [torch.cat([shared, 100 * own], 1) @ draws(5, 8, 3 + at) + 5 for at, own in enumerate((first, second))]
+    return shared, (first, second), sides
+
+
+def test_canonical_directions_tell_the_shared_from_the_own():
+    shared, own, sides = two_sides()
+    split = Canonical(8, ridge=1e-9)
+    for at in torch.arange(4000).split(500):
+        split.update(sides[0][at], sides[1][at], torch.ones(500, dtype=torch.bool))
+    for side in (0, 1):
+        common, rest = split.split(sides[side], side)
+        assert common.shape[1] == 3
+        assert explained(common, shared) > 0.99
+        assert explained(common, own[side]) < 0.02
+        assert explained(rest, own[side]) > 0.99
+        assert explained(rest, shared) < 0.02
+        assert common.std(0).tolist() == pytest.approx([1] * 3, abs=0.05)
+
+
+def test_canonical_moments_are_those_of_rows_that_count():
+    _, _, (a, b) = two_sides(300)
+    every = torch.arange(300) % 3 > 0
+    holes, whole, none = Canonical(8), Canonical(8), Canonical(8)
+    wild = torch.where(every[:, None], a, 1e6)
+    for begin in (0, 150):
+        part = slice(begin, begin + 150)
+        holes.update(wild[part], b[part], every[part])
+        whole.update(a[part][every[part]], b[part][every[part]], torch.ones(100, dtype=torch.bool))
+    torch.testing.assert_close(holes.square, whole.square)
+    before = {k: v.clone() for k, v in holes.state_dict().items()}
+    holes.update(a, b, torch.zeros(300, dtype=torch.bool))
+    assert all(torch.equal(v, before[k]) for k, v in holes.state_dict().items())
+    # before any row was seen nothing is shared
+    assert [x.shape for x in none.split(a, 0)] == [(300, 0), (300, 8)]

@@ -237,9 +237,29 @@ def test_whom_the_penalties_move(penalised):
     assert made.task_heads["a"][0].weight.grad.abs().sum() > 0
 
 
+def test_canonical_heads_leave_training_alone():
+    seen, moved = inputs(("a", "b"), 2), {}
+    for heads in ("published", "canonical"):
+        torch.manual_seed(0)
+        made = objective(heads=heads)
+        moved[heads] = made.terms(seen, 0).total
+    assert torch.equal(*moved.values())
+    split = made.canonical["a~b"]
+    assert split.weight > 0
+    before = split.square.clone()
+    made.eval().terms(seen, 0)
+    assert torch.equal(split.square, before)
+    found = made.factors(seen)
+    assert [sum(found[f"{kind}/a~b/{n}"].shape[1] for kind in ("shared", "unique")) for n in "ab"] == [
+        seen.shared[0]["a"].z.shape[1]
+    ] * 2
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(BadInput, match="needs a label"):
         FactorCLConfig.parse({"conditional": "within_class"})
+    with pytest.raises(BadInput, match="trains nothing"):
+        FactorCLConfig.parse({"heads": "canonical", "align": 1.0})
     model = build_model(THREE)
     bare = Model(dict(model.modalities), model.config.replace(unique=0))
     with pytest.raises(BadInput, match=r"model\.unique"):
@@ -364,6 +384,7 @@ VARIANTS = {
     "random order": {"context": "random_order"},
     "factors": {"readout": "factors", "align": 1.0, "separate": 1.0},
     "hsic": {"align": 1.0, "separate": 1.0, "penalty": "hsic", "heads": "core", "two_step": False},
+    "canonical": {"heads": "canonical"},
     "concat critic": {"critic": CONCAT},
     "supervised": {"label": "colour"},
     "within class": {"label": "colour", "conditional": "within_class"},

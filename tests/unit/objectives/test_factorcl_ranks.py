@@ -23,6 +23,7 @@ CASES = {
     "kernel": {"conditional": "kernel"},
     "labelled kernel": {"label": "y", "conditional": "kernel"},
     "factorised": {"align": 1.0, "separate": 1.0, "heads": "core"},
+    "canonical": {"heads": "canonical"},
     "hsic": {"align": 1.0, "separate": 1.0, "penalty": "hsic", "two_step": False},
     "concat critic": {"critic": CriticConfig(kind="concat", hidden=8, layers=1, rows=3)},
 }
