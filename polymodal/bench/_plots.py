@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from polymodal.bench._base import Cell
+from polymodal.bench._base import Cell, Table
 from polymodal.types import MissingExtra
 
-__all__ = ["Panel", "curves", "marks"]
+__all__ = ["Panel", "curves", "marks", "table_marks"]
 
 _PALETTE = (
     "#0e7c86",
@@ -61,6 +62,25 @@ def marks(panels: Sequence[Panel], across: int = 4) -> bytes:
             _mark_panel(axis, panels[at], names)
 
     return _png((1.6 + 2.5 * across, down * (0.8 + 0.24 * len(names))), draw)
+
+
+def table_marks(table: Table, most: int = 8) -> bytes | None:
+    """A table as marks: a panel for each of its first `most` columns of Cells, a row for each of its rows; None where
+    no column holds Cells.
+
+    Raises: MissingExtra: matplotlib is not installed.
+    """
+    numbers = [at for at in range(len(table.columns)) if any(isinstance(row[at], Cell) for row in table.rows)]
+    panels = []
+    for at in numbers[:most]:
+        named = {_row_name(row): row[at] for row in table.rows}
+        panels.append(Panel(table.columns[at], {n: v for n, v in named.items() if isinstance(v, Cell)}))
+    return marks(panels) if panels else None
+
+
+def _row_name(row: Sequence[str | Cell]) -> str:
+    """What stands before the first figure."""
+    return ", ".join(itertools.takewhile(lambda cell: isinstance(cell, str), row))  # type: ignore[arg-type]
 
 
 def _mark_panel(axis: Any, panel: Panel, names: Sequence[str]) -> None:

@@ -6,12 +6,13 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from polymodal.bench._base import Options, Result
 from polymodal.bench._kept import write_whole
+from polymodal.bench._plots import table_marks
 from polymodal.config import discover, nearest
 from polymodal.types import BadInput
 
@@ -75,8 +76,16 @@ def run_experiment(
     folder = out / (f"{name}-quick" if quick else name)
     options = Options(tuple(seeds), quick, folder / "kept", say, _pairs(settings))
     result = cast(Result, cast(Any, modules[name]).run(options))
+    if not result.pictures:
+        result = replace(result, pictures=_pictures(result))
     _write(folder, result, quick, command)
     return BenchRun(result, folder, quick)
+
+
+def _pictures(result: Result) -> dict[str, bytes]:
+    """A picture of every table with figures."""
+    drawn = {f"{result.name}-{at}.png": table_marks(table) for at, table in enumerate(result.tables, 1)}
+    return {name: content for name, content in drawn.items() if content is not None}
 
 
 def _pairs(settings: Sequence[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,22 @@ def test_a_terminal_is_narrower_than_a_page():
     console.print(table_text(Table("T", ("a", "b"), rows)))
     assert "0.500\u00a0±0.100" in console.export_text(clear=False)
     assert "one" in console.export_text()
+
+
+def test_a_table_is_drawn_row_by_row(monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(_plots, "marks", lambda panels: drawn.extend(panels) or b"png")
+    cell, other = Cell(0.5, 0.4, 0.6, 3), Cell(0.7, 0.6, 0.8, 3)
+    rows = (("A", "shared", cell, "9"), ("A", "unique", other, "9"), ("chance", "-", "0.5", "9"))
+    assert _plots.table_marks(Table("t", ("method", "head", "R2", "cost"), rows)) == b"png"
+    assert [(panel.title, panel.values) for panel in drawn] == [("R2", {"A, shared": cell, "A, unique": other})]
+    assert _plots.table_marks(Table("t", ("method", "cost"), (("A", "9"),))) is None
+
+
+def test_an_experiment_without_pictures_gets_them(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    toy = discover(package)["toy"]
+    bare = toy.run(Options(seeds=(0,)))
+    monkeypatch.setattr(toy, "run", lambda options: replace(bare, pictures={}))
+    made = run_experiment("toy", tmp_path, package=package)
+    assert (made.folder / "toy-1.png").read_bytes().startswith(b"\x89PNG")
+    assert "![toy-1](toy-1.png)" in (made.folder / "result.md").read_text()
