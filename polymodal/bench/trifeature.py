@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from polymodal import presence
 from polymodal.bench import _trifeature_data as data
 from polymodal.bench._base import Cell, Options, Result, Table, over_seeds
-from polymodal.config import discover, parse_kind
+from polymodal.config import parse_kind
 from polymodal.draws import seed_of
 from polymodal.model import ITEM, Model, ModelConfig
 from polymodal.nn.blocks import StackConfig
@@ -27,7 +27,7 @@ from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.recipe import TrainConfig
 from polymodal.tensors import Batch, Cells, Tokens
 from polymodal.train.optim import autocast, build_optimizer, learning_rate
-from polymodal.types import MissingExtra
+from polymodal.types import BadInput, MissingExtra
 
 __all__ = ["METHODS", "run"]
 
@@ -79,15 +79,15 @@ def run(options: Options) -> Result:
     that also follow a fixed rule from texture to colour, for synergy.
 
     Settings: `steps` of the first training (1000) and `synergy_steps` of the second, which takes longer to show
-    anything (2000); `methods`, a comma-separated part of METHODS.
+    anything (2000); `methods`, names of METHODS separated by ";".
     """
     quick = options.quick
     steps = int(options.settings.get("steps", "20" if quick else "1000"))
     long = int(options.settings.get("synergy_steps", steps if quick else "2000"))
-    wanted = options.settings.get("methods", "")
-    chosen = [name for name in METHODS if not wanted or name in wanted.split(",")]
-    there = set(discover("polymodal.objectives"))
-    chosen = [n for n in chosen if (o := METHODS[n].objective) is None or o["kind"] in there]
+    chosen = [m.strip() for m in options.settings.get("methods", ";".join(METHODS)).split(";")]
+    for name in chosen:
+        if name not in METHODS:
+            raise BadInput("methods", f"names among {'; '.join(METHODS)}", repr(name))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in options.seeds:
         for name in chosen:

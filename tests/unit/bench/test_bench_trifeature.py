@@ -9,6 +9,7 @@ import torch
 from polymodal.bench import _trifeature_data as data
 from polymodal.bench import trifeature
 from polymodal.bench._base import Options
+from polymodal.types import BadInput
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +77,18 @@ def test_the_probe_is_balanced_accuracy():
 
 def test_it_runs_keeps_and_says_what_it_found(tmp_path):
     said: list[str] = []
-    settings = {"steps": "1", "methods": "Cross,CoMM,untrained towers"}
+    settings = {"steps": "1", "synergy_steps": "1", "methods": "Cross; CoMM;untrained towers"}
     options = Options(seeds=(0,), quick=True, out=tmp_path, say=said.append, settings=settings)
     result = trifeature.run(options)
     (table,) = result.tables
-    assert [row[0] for row in table.rows] == ["untrained towers", "Cross", "CoMM", "chance"]
+    assert [row[0] for row in table.rows] == ["Cross", "CoMM", "untrained towers", "chance"]
     assert len(said) == 6
     assert any("synergy" in finding for finding in result.findings)
     again = trifeature.run(options)
     assert len(said) == 6  # nothing was done twice
     assert again.to_json() == result.to_json()
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(BadInput, match="names among"):
+        trifeature.run(Options(settings={"methods": "Cross,CoMM"}))
