@@ -16,13 +16,16 @@ from torch.nn import functional as F
 from polymodal import presence
 from polymodal.config import Config
 from polymodal.draws import seed_of, uniform
-from polymodal.losses.contrastive import contrast, false_negatives
+from polymodal.losses._gathered import ignored
+from polymodal.losses._lending import Everyone, borrow, everyone, gather_cells
+from polymodal.losses.contrastive import contrast
 from polymodal.losses.groups import own_row, span
 from polymodal.losses.masking import masked_prediction
-from polymodal.losses.matching import count_symbols, draw_partner, hard_pool, in_pool, match, tfidf
+from polymodal.losses.matching import count_symbols, hard_pool, in_pool, match, tfidf
+from polymodal.losses.pairing import choose, eligible_partners
 from polymodal.model import ITEM, Model
 from polymodal.nn.match import MatchHead
-from polymodal.objective import Objective, ObjectiveConfig
+from polymodal.objective import Objective, ObjectiveConfig, World
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Term
 
 __all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement", "Swap"]
@@ -115,14 +118,15 @@ class InterbertConfig(ObjectiveConfig):
 
 @dataclass(frozen=True)
 class Swap:
-    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, meaningless elsewhere."""
+    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, its place among the rows of all
+    processes, meaningless elsewhere."""
 
     rows: Mapping[str, Tensor]
     donors: Mapping[str, Tensor]
 
-    def apply(self, batch: Batch) -> Batch:
+    def apply(self, batch: Batch, world: World) -> Batch:
         """The batch with the cells exchanged."""
-        cells = {n: presence.exchange(c, self.rows[n], self.donors[n]) for n, c in batch.cells.items()}
+        cells = {n: borrow(c, self.rows[n], self.donors[n], world) for n, c in batch.cells.items()}
         return replace(batch, cells=cells)
 
 
@@ -155,8 +159,9 @@ class Interbert(Objective):
         (segments and hard negatives from descriptions of it, as the full text was not at hand); black4321/InterBERT at
         7ccabb1.
     Differences from the paper: N modalities, any subset; a donor must have all that the row has, so that rows without
-        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of one process's batch, not
-        of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to search by.
+        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of the batch of all
+        processes, not of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector
+        to search by.
     Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
         second pass reads what the first one zeroed.
     """
@@ -191,7 +196,7 @@ class Interbert(Objective):
         clean = views[0]
         names = [name for name in model.names if name in clean.cells]
         swap = self.swap(model, clean, names, seed)
-        batch = swap.apply(clean)
+        batch = swap.apply(clean, self.world)
         hidden = {name: self.hide(model, batch, name, seed) for name in names}
         parts = model.tokenize(
             batch, lambda name, content, cells: self._corrupt(model, name, content, cells, hidden[name], batch, seed)
@@ -298,19 +303,16 @@ class Interbert(Objective):
         """
         if not names:
             return Swap({}, {})
-        how, keys = self.config.replacement, batch.keys
-        has = torch.stack([batch.cells[name].present for name in names], 1)
-        lacks = (has.float() @ (~has).float().T) > 0
-        possible = ~lacks & (batch.groups[:, None] != batch.groups[None])
-        pair = (keys[:, None] * 0x9E3779B1 + keys[None]).flatten()
+        how, keys, all_ = self.config.replacement, batch.keys, everyone(batch, names, self.world)
+        has = all_.present[:, all_.own].T
+        lacks = (has.float() @ (~all_.present).float()) > 0
+        pair = (keys[:, None] * 0x9E3779B1 + all_.keys[None]).flatten()
         hard = uniform(seed_of(seed, "hard"), keys, 1)[:, 0] < how.hard
         donors, ranks = {}, []
-        for at, name in enumerate(names):
-            scores = uniform(seed_of(seed, "partner", name), pair, 1).view(len(keys), -1)
-            eligible = possible & has[:, at : at + 1]
-            if name in batch.digests:
-                eligible = eligible & (batch.digests[name][:, None] != batch.digests[name][None])
-            donors[name], found = draw_partner(scores, self._harder(model, batch, name, eligible, hard))
+        for name, present, digests in zip(names, all_.present, all_.digests, strict=True):
+            scores = uniform(seed_of(seed, "partner", name), pair, 1).view(lacks.shape)
+            eligible = ~lacks & eligible_partners(present, all_.groups, digests, all_.own)
+            donors[name], found = choose(self._harder(model, batch, name, eligible, hard, all_), scores)
             rank = uniform(seed_of(seed, "which", name), keys, 1)[:, 0]
             ranks.append(rank.masked_fill(~found, -1.0))
         rank, fate = torch.stack(ranks, 1), uniform(seed_of(seed, "swap"), keys, 1)[:, 0]
@@ -318,14 +320,26 @@ class Interbert(Objective):
         which = rank.argmax(1)
         return Swap({name: taken & (which == at) for at, name in enumerate(names)}, donors)
 
-    def _harder(self, model: Model, batch: Batch, name: str, eligible: Tensor, hard: Tensor) -> Tensor:
+    def _harder(self, model: Model, batch: Batch, name: str, eligible: Tensor, hard: Tensor, all_: Everyone) -> Tensor:
         """Eligible donors, cut down to the most similar ones in the rows `hard` that have such."""
         how = self.config.replacement
         if not how.hard or not len(eligible):
             return eligible
-        similarity = _similarity(model, batch, name, eligible)
-        pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), len(eligible))
+        similarity = self._similarity(model, batch, name, eligible, all_)
+        pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), eligible.shape[1])
         return torch.where((hard & pool.any(1))[:, None], pool, eligible)
+
+    def _similarity(self, model: Model, batch: Batch, name: str, eligible: Tensor, all_: Everyone) -> Tensor:
+        """How alike the cells of two rows are, (B, G): TF-IDF cosine of symbols, else cosine of mean targets."""
+        modality, cells = model.modality(name), batch.cells[name]
+        symbols = modality.symbols(cells.fields)
+        if symbols is None:
+            target = modality.target(cells.packed()).float()
+            mean = F.normalize(presence.pool(presence.scatter(target, cells.valid)).z, dim=-1, eps=1e-6)
+            return mean @ self.world.gather(mean).T
+        every = gather_cells(Cells({"symbol": symbols}, cells.valid), self.world)
+        itself = all_.places[:, None] == torch.arange(eligible.shape[1], device=eligible.device)
+        return tfidf(count_symbols(every.fields["symbol"], every.valid), eligible | itself, all_.own)
 
     def _match(self, model: Model, encoded: Encoded, names: Sequence[str], swap: Swap) -> dict[str, Term]:
         if not self.config.match_weight:
@@ -355,7 +369,7 @@ class Interbert(Objective):
         if not names or not (config.contrast_weight or config.item_weight):
             return {}
         alone = model.alone(model.tokenize(clean))
-        ignore = self._ignore(clean, names) if config.false_negatives else None
+        ignore = ignored(clean, names, self.world) if config.false_negatives else None
         terms = {}
         for i, j in combinations(range(len(names)), 2) if config.contrast_weight else ():
             one, other, skip = alone[names[i]], alone[names[j]], None if ignore is None else ignore[i, j]
@@ -379,21 +393,3 @@ class Interbert(Objective):
             offset=self.world.rank * len(batch),
             ignore=ignore,
         )
-
-    def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        none = torch.zeros_like(batch.keys)
-        digests = torch.stack([batch.digests.get(name, none).where(batch.cells[name].present, none) for name in names])
-        gather = self.world.gather
-        return false_negatives(batch.groups, digests, all_groups=gather(batch.groups), all_digests=gather(digests.T).T)
-
-
-def _similarity(model: Model, batch: Batch, name: str, eligible: Tensor) -> Tensor:
-    """How alike the cells of two rows are, (B, B): TF-IDF cosine of symbols, else cosine of mean targets."""
-    modality, cells = model.modality(name), batch.cells[name]
-    symbols = modality.symbols(cells.fields)
-    if symbols is None:
-        target = modality.target(cells.packed()).float()
-        mean = F.normalize(presence.pool(presence.scatter(target, cells.valid)).z, dim=-1, eps=1e-6)
-        return mean @ mean.T
-    itself = torch.eye(len(batch), dtype=torch.bool, device=eligible.device)
-    return tfidf(count_symbols(symbols, cells.valid), eligible | itself)

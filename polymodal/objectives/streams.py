@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polymodal import presence
 from polymodal.draws import seed_of, uniform
+from polymodal.losses._lending import borrow, everyone
 from polymodal.losses.corruption import Corruption
 from polymodal.losses.masking import masked_prediction
 from polymodal.losses.pairing import choose, eligible_partners, partners, same_or_not
@@ -63,7 +64,8 @@ class StreamsConfig(ObjectiveConfig):
 
 class Asked(NamedTuple):
     """The question of each row: which pair (B,), its two sides (B, 2), whether they belong together (B,), whether the
-    row is asked at all (B,), and for each modality whose cell stands in the row (M, B).
+    row is asked at all (B,), and for each modality whose cell stands in the row (M, B), its place among the rows of all
+    processes; `places` (B,) are the rows' own.
     """
 
     pair: Tensor
@@ -71,6 +73,7 @@ class Asked(NamedTuple):
     same: Tensor
     counted: Tensor
     source: Tensor
+    places: Tensor
 
 
 class Matcher(nn.Module):
@@ -124,8 +127,8 @@ class Streams(Objective):
     Differences from them: any number of modalities, any absent; continuous tokens are regressed (no detector's classes
         to predict); a pair is matched by a pass of its own, so that a row with a wrong cell teaches no masked
         prediction and a wrong cell of a third modality cannot tell on a pair; no word-region alignment (UNITER), no
-        question answering (LXMERT), no next caption (VisualBERT); wrong cells come from the rows of the batch on this
-        process, not of one group and not of equal content; L_recall (`recall_weight`).
+        question answering (LXMERT), no next caption (VisualBERT); wrong cells come from the rows of the batch, of all
+        processes, not of one group and not of equal content; L_recall (`recall_weight`).
     Related: SCALE (contrast instead of matching), BERT (this with one modality).
     """
 
@@ -212,9 +215,9 @@ class Streams(Objective):
         for at, name in enumerate(model.names):
             if name in parts:
                 here = asked.counted & (asked.sides == at).any(1)
-                source = asked.source[at]
-                tokens = Tokens(parts[name].x[source], parts[name].valid[source])
-                shown[name] = presence.restrict(tokens, here)
+                own, source = Cells({"x": parts[name].x}, parts[name].valid), asked.source[at]
+                lent = borrow(own, source != asked.places, source, self.world)
+                shown[name] = presence.restrict(Tokens(lent.fields["x"], lent.valid), here)
         logits = self.matcher(model, model.encode(shown), asked)
         known = [at for at, pair in enumerate(self.pairs) if all(model.names[side] in parts for side in pair)]
         terms = same_or_not(logits, asked.same, asked.pair, asked.counted, known)
@@ -222,26 +225,23 @@ class Streams(Objective):
         return dict(zip(named, terms, strict=True))
 
     def _ask(self, model: Model, batch: Batch, seed: int) -> Asked:
-        none = torch.zeros_like(batch.keys)
-        present = torch.stack(
-            [batch.cells[n].present if n in batch.cells else none.bool() for n in model.names]
-        )  # (M, B)
+        all_ = everyone(batch, model.names, self.world)
+        present = all_.present[:, all_.own]  # (M, B)
         sides = torch.tensor(self.pairs, device=present.device)
         able = present[sides[:, 0]] & present[sides[:, 1]]
         pair, some = choose(able.T, uniform(seed_of(seed, "pair"), batch.keys, len(self.pairs)))
         fate = uniform(seed_of(seed, "mismatch"), batch.keys, 2)
         changed = sides[pair].gather(1, (fate[:, 1:] < 0.5).long())[:, 0]  # the side that would be another row's
         found = [
-            partners(eligible_partners(p, batch.groups, batch.digests.get(n, batch.keys)), batch.keys, seed_of(seed, n))
-            for n, p in zip(model.names, present, strict=True)
+            partners(eligible_partners(there, all_.groups, digests, all_.own), all_.keys, seed_of(seed, name), all_.own)
+            for name, there, digests in zip(model.names, all_.present, all_.digests, strict=True)
         ]
         partner, exists = (torch.stack(each) for each in zip(*found, strict=True))
-        rows = torch.arange(len(batch), device=present.device)
         wrong = fate[:, 0] < self.config.mismatch
         # a row that nobody could be mistaken for is not asked: it would only teach to say yes
-        counted = some & exists[changed, rows]
-        taken = (torch.arange(len(present), device=rows.device)[:, None] == changed) & wrong & counted
-        return Asked(pair, sides[pair], ~wrong, counted, torch.where(taken, partner, rows))
+        counted = some & exists[changed, torch.arange(len(batch), device=present.device)]
+        taken = (torch.arange(len(present), device=present.device)[:, None] == changed) & wrong & counted
+        return Asked(pair, sides[pair], ~wrong, counted, torch.where(taken, partner, all_.places), all_.places)
 
     # -- recall ------------------------------------------------------------------------------------------------------
 

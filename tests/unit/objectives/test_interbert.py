@@ -10,6 +10,7 @@ from support import STAGE_ORDERS, build_model, build_objective, gradients, make_
 from polymodal.losses.matching import count_symbols, tfidf
 from polymodal.model import ITEM, Model, ModelConfig
 from polymodal.nn.blocks import StackConfig
+from polymodal.objective import Alone
 from polymodal.objectives.interbert import Grouping, InterbertConfig, Replacement, Swap
 from polymodal.presence import fill
 from polymodal.recipe import Recipe
@@ -59,7 +60,7 @@ def test_one_cell_of_a_row_is_exchanged_for_one_of_a_row_that_has_as_much(model,
 
 def test_the_exchanged_cell_is_the_donors_and_nothing_else_changes(model, batch):
     swap = swapped(build_objective("interbert", model), model, batch)
-    other = swap.apply(batch)
+    other = swap.apply(batch, Alone())
     for name in KINDS:
         cells, before = other.cells[name], batch.cells[name]
         taken = swap.rows[name]
