@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from polymodal.config import Config
 from polymodal.model import Model
 from polymodal.tensors import Batch, Losses
 
-__all__ = ["Alone", "Objective", "ObjectiveConfig", "World"]
+__all__ = ["Alone", "HardNegatives", "Objective", "ObjectiveConfig", "World"]
 
 
 class World(Protocol):
@@ -35,6 +36,17 @@ class Alone:
         return tensor
 
 
+@dataclass(frozen=True)
+class HardNegatives:
+    """Which rows an objective wants beside one another: a `share` of the rows, each with one of the `top` rows of the
+    training set that are most like them in `modality`, by TF-IDF within `band`. `Batch.hard` names it."""
+
+    modality: str
+    share: float
+    band: tuple[float, float]
+    top: int
+
+
 class ObjectiveConfig(Config):
     """Base of every objective's config."""
 
@@ -51,13 +63,15 @@ class Objective(nn.Module, ABC):
     Needs: subclasses say, for all or in `__init__`, how many augmented `views` of a batch they take, whether the
     single-modality vectors they train are comparable (`aligned`), whether they train the unique part of the item vector
     (`trains_unique`; where not, a recipe leaves `model.unique` at 0), the name of the `label` that their batches carry
-    ("" for none: no label is read), and how often their critics move after each step (`critic_steps`).
+    ("" for none: no label is read), the `hard` negatives that the batches should hold (None: whatever comes), and how
+    often their critics move after each step (`critic_steps`).
     """
 
     views: int = 1
     aligned: bool = True
     trains_unique: bool = False
     label: str = ""
+    hard: HardNegatives | None = None
     critic_steps: int = 0
 
     def __init__(self) -> None:

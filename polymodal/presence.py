@@ -243,7 +243,7 @@ def _enough(valid: Tensor, ratio: float, draws: Tensor, at_least_one: Tensor | N
 
 
 def exchange(cells: Cells, rows: Tensor, others: Cells) -> Cells:
-    """The cells with those of `rows` (B,) bool replaced, whole, by those of `others`, which may be longer or shorter."""
+    """The cells with those of `rows` (B,) bool replaced, whole, by those of `others`, longer or shorter."""
     longest = max(cells.valid.shape[1], others.valid.shape[1])
     cells, others = lengthen(cells, longest), lengthen(others, longest)
     fields = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from polymodal import presence
 from polymodal.losses._gathered import World
 from polymodal.tensors import Batch, Cells
 
-__all__ = ["Everyone", "borrow", "everyone", "gather_cells"]
+__all__ = ["Everyone", "Swap", "borrow", "everyone", "gather_cells"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,17 @@ def borrow(cells: Cells, rows: Tensor, donors: Tensor, world: World) -> Cells:
     slot = process * most + torch.arange(len(asked), device=asked.device) - torch.searchsorted(asked, process * size)
     at = torch.searchsorted(asked, donors).clamp(max=len(asked) - 1)
     return presence.exchange(cells, rows, presence.take(sent, slot[at]))
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, its place among the rows of all
+    processes, meaningless elsewhere."""
+
+    rows: Mapping[str, Tensor]
+    donors: Mapping[str, Tensor]
+
+    def apply(self, batch: Batch, world: World) -> Batch:
+        """The batch with the cells exchanged."""
+        cells = {n: borrow(c, self.rows[n], self.donors[n], world) for n, c in batch.cells.items()}
+        return replace(batch, cells=cells)

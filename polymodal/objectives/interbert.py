@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, cast
 
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal import presence
-from polymodal.config import Config
+from polymodal.config import Config, nearest
 from polymodal.draws import seed_of, uniform
 from polymodal.losses._gathered import ignored
-from polymodal.losses._lending import Everyone, borrow, everyone, gather_cells
+from polymodal.losses._lending import Everyone, Swap, everyone, gather_cells
 from polymodal.losses.contrastive import contrast
 from polymodal.losses.groups import own_row, span
 from polymodal.losses.masking import masked_prediction
@@ -25,10 +24,11 @@ from polymodal.losses.matching import count_symbols, hard_pool, in_pool, match, 
 from polymodal.losses.pairing import choose, eligible_partners
 from polymodal.model import ITEM, Model
 from polymodal.nn.match import MatchHead
-from polymodal.objective import Objective, ObjectiveConfig, World
+from polymodal.objective import HardNegatives, Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Term
+from polymodal.types import BadInput
 
-__all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement", "Swap"]
+__all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement"]
 
 
 class Grouping(Config):
@@ -69,13 +69,23 @@ class Replacement(Config):
         share: of rows that get another row's cell in one of their modalities.
         hard: share of those whose donor is one of the most similar.
         band: similarity of a hard donor; what reaches the upper end is as good as the same.
-        top: donors in a pool. The paper has 30, of a whole corpus; here a pool is of one batch.
+        top: donors in a pool; the paper has 30, of a whole corpus.
+        corpus: the modality by which hard donors are found in the whole training set (the paper's captions). The loader
+            puts them beside the rows, and the row gets the donor's cell of any modality. "": a pool is of one batch
+            and of each modality by itself.
     """
 
     share: float = Field(0.5, ge=0, le=1)
     hard: float = Field(0.2, ge=0, le=1)
     band: tuple[float, float] = (0.0, 0.5)
     top: int = Field(4, ge=1)
+    corpus: str = ""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Replacement:
+        if self.corpus and not 0 < self.hard <= 0.5:
+            raise ValueError("hard must be above 0 and at most 0.5 with corpus: each row comes once an epoch")
+        return self
 
 
 class InterbertConfig(ObjectiveConfig):
@@ -112,22 +122,12 @@ class InterbertConfig(ObjectiveConfig):
     false_negatives: bool = True
 
     def build(self, model: Model) -> Interbert:
-        """The objective for `model`; any order of stages."""
+        """The objective for `model`; any order of stages. Raises BadInput for a corpus the model does not have."""
+        corpus = self.replacement.corpus
+        if corpus and corpus not in model.names:
+            known = ", ".join(model.names)
+            raise BadInput("objective.replacement.corpus", f"of {known}", repr(corpus), nearest(corpus, model.names))
         return Interbert(self, model)
-
-
-@dataclass(frozen=True)
-class Swap:
-    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, its place among the rows of all
-    processes, meaningless elsewhere."""
-
-    rows: Mapping[str, Tensor]
-    donors: Mapping[str, Tensor]
-
-    def apply(self, batch: Batch, world: World) -> Batch:
-        """The batch with the cells exchanged."""
-        cells = {n: borrow(c, self.rows[n], self.donors[n], world) for n, c in batch.cells.items()}
-        return replace(batch, cells=cells)
 
 
 class _TiedHead(nn.Module):
@@ -159,9 +159,9 @@ class Interbert(Objective):
         (segments and hard negatives from descriptions of it, as the full text was not at hand); black4321/InterBERT at
         7ccabb1.
     Differences from the paper: N modalities, any subset; a donor must have all that the row has, so that rows without
-        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of the batch of all
-        processes, not of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector
-        to search by.
+        a term's modalities cannot change it; donors are of the batch of all processes, hard ones chosen
+        there too or put there (`replacement.corpus`); `always_one`; `gate`; L_contrast and L_item, without which no
+        vector could be searched by.
     Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
         second pass reads what the first one zeroed.
     """
@@ -169,6 +169,8 @@ class Interbert(Objective):
     def __init__(self, config: InterbertConfig, model: Model) -> None:
         super().__init__()
         self.config = config
+        how = config.replacement
+        self.hard = HardNegatives(how.corpus, how.hard, how.band, how.top) if how.corpus else None
         width, names = model.config.width, model.names
         self.heads = nn.ModuleDict({name: self._head(model, name) for name in names})
         lacking = [n for n in names if model.modality(n).mask() is None and self._group(n).vector == "learned"]
@@ -325,6 +327,9 @@ class Interbert(Objective):
         how = self.config.replacement
         if not how.hard or not len(eligible):
             return eligible
+        if how.corpus:  # the loader chose which rows have one
+            known = eligible & (batch.hard[:, None] == all_.keys[None])
+            return torch.where(known.any(1, keepdim=True), known, eligible)
         similarity = self._similarity(model, batch, name, eligible, all_)
         pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), eligible.shape[1])
         return torch.where((hard & pool.any(1))[:, None], pool, eligible)

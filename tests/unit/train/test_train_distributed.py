@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
         "group": Grouping(probability=0.4),
         "modality_dropout": 0.0,
     },
+    "interbert, negatives at hand": {"replacement": Replacement(share=1.0, corpus="text"), "modality_dropout": 0.0},
     "streams": {"mismatch": 1.0, "mask_ratio": 0.5},
     "streams masked": {"mismatch": 0.5, "matching_masked": True, "matching_reads": "item", "mask_ratio": 0.5},
 }
@@ -64,6 +66,7 @@ STAGES = {
     "free": ("trunk", "towers"),
     "equal": ("trunk",),
     "interbert": ("trunk", "towers"),
+    "interbert, negatives at hand": ("trunk", "towers"),
     "streams": ("towers", "cotrunk"),
     "streams masked": ("trunk",),
 }
@@ -78,7 +81,7 @@ def of_case(case: str) -> tuple[Any, Any, Batch]:
     return (
         model,
         build_objective(kind, model, **CASES[case]),
-        Batch(batch.ids, batch.cells, digests, batch.groups, batch.keys),
+        replace(batch, digests=digests, hard=batch.keys.flip(0)),  # each row's negative is on the other side
     )
 
 
@@ -102,7 +105,7 @@ def _losses(group: Group, folder: str) -> None:
             n: presence.fill([{k: v[at][c.valid[at]] for k, v in c.fields.items()} for at in range(4)])
             for n, c in own.cells.items()
         }
-        own = Batch(own.ids, {n: c for n, c in cells.items() if c is not None}, own.digests, own.groups, own.keys)
+        own = replace(own, cells={n: c for n, c in cells.items() if c is not None})
         assert ("features" in own.cells) == (rank == 0 or objective.config.kind != "scale")
         own = presence.complete(own, {n: model.modality(n).blank() for n in KINDS})
         losses = objective(model, [own], 11)
@@ -156,6 +159,10 @@ def test_cells_are_lent_from_one_process_to_the_other():
     across = [swap.rows[n] & ((swap.donors[n] < 4) != (rows < 4)) for n in KINDS]
     assert torch.stack(across).any(1).sum() > 1
     assert torch.stack(list(swap.rows.values())).any(0)[:4].any()
+    model, objective, batch = of_case("interbert, negatives at hand")
+    swap = objective.swap(model, batch, KINDS, 11)
+    flipped = [swap.rows[n] & (swap.donors[n] == 7 - rows) for n in KINDS]
+    assert torch.stack(flipped).any(0).sum() > 2
     model, objective, batch = of_case("streams")
     asked = objective._ask(model, batch, 11)
     assert ((asked.source < 4) != (rows < 4)).any(0).sum() >= 2
