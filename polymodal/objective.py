@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """The loss terms of a batch. The same (parameters, views, seed) gives the same losses, on any rank."""
+
+    def decoders(self) -> Mapping[str, nn.Module]:
+        """Modality name -> the head that says what its hidden tokens are, from the model's last tokens; none by
+        default. A model that starts from a BERT fills them too."""
+        return {}
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """The parameters that only `critic_losses` moves; `forward` gives them no gradient."""

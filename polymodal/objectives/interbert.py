@@ -23,6 +23,7 @@ from polymodal.losses.masking import masked_prediction
 from polymodal.losses.matching import count_symbols, hard_pool, in_pool, match, tfidf
 from polymodal.losses.pairing import choose, eligible_partners
 from polymodal.model import ITEM, Model
+from polymodal.nn.heads import predict
 from polymodal.nn.match import MatchHead
 from polymodal.objective import HardNegatives, Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Term
@@ -130,18 +131,6 @@ class InterbertConfig(ObjectiveConfig):
         return Interbert(self, model)
 
 
-class _TiedHead(nn.Module):
-    """A symbol head whose last matrix is the model's table of symbols: the parameters here are the rest of it."""
-
-    def __init__(self, head: nn.Sequential) -> None:
-        super().__init__()
-        self.transform, self.bias = head[:-1], nn.Parameter(cast(nn.Linear, head[-1]).bias.detach().clone())
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """(K, D) and (V, D) -> (K, V)."""
-        return F.linear(self.transform(x), table, self.bias)
-
-
 class Interbert(Objective):
     """Masked group modelling and matching over any subset of modalities.
 
@@ -172,7 +161,7 @@ class Interbert(Objective):
         how = config.replacement
         self.hard = HardNegatives(how.corpus, how.hard, how.band, how.top) if how.corpus else None
         width, names = model.config.width, model.names
-        self.heads = nn.ModuleDict({name: self._head(model, name) for name in names})
+        self.heads = nn.ModuleDict({name: model.head(name, config.tie) for name in names})
         lacking = [n for n in names if model.modality(n).mask() is None and self._group(n).vector == "learned"]
         self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in lacking})
         self.matching = None if model.matching else MatchHead(names, width, config.match_hidden)
@@ -182,16 +171,8 @@ class Interbert(Objective):
     def _group(self, name: str) -> Grouping:
         return self.config.groups.get(name, self.config.group)
 
-    def _head(self, model: Model, name: str) -> nn.Module:
-        modality = model.modality(name)
-        head = modality.head(model.config.width)
-        for module in head.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.eps = model.config.trunk.eps
-        return _TiedHead(cast(nn.Sequential, head)) if self._ties(model, name) else head
-
-    def _ties(self, model: Model, name: str) -> bool:
-        return self.config.tie and model.modality(name).table() is not None
+    def decoders(self) -> Mapping[str, nn.Module]:
+        return dict(self.heads.items())
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Losses named `masked/m`, `match/i~j`, `contrast/i~j` and `item/m`, each with its count."""
@@ -282,8 +263,8 @@ class Interbert(Objective):
             modality, cells = model.modality(name), batch.cells[name]
             target = modality.target({key: value[where] for key, value in cells.fields.items()})
             state = encoded.last[name].x[where]
-            more = (modality.table(),) if self._ties(model, name) else ()
-            terms[f"masked/{name}"] = masked_prediction(self.heads[name](state, *more), target, modality.distance)
+            prediction = predict(self.heads[name], state, modality.table())
+            terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance)
         return terms
 
     def _gates(self, visible: Mapping[str, Tensor], swap: Swap) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from polymodal.losses.corruption import Corruption
 from polymodal.losses.masking import masked_prediction
 from polymodal.losses.pairing import choose, eligible_partners, partners, same_or_not
 from polymodal.model import ITEM, Model
+from polymodal.nn.heads import predict
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Parts, Term, Tokens
 
@@ -30,6 +31,7 @@ class StreamsConfig(ObjectiveConfig):
         mask_ratio: share of tokens (of units, where tokens hide together) hidden in every modality.
         mask_ratios: modality name -> ratio, where it differs; 0 for a modality that is only looked at.
         replacement: modality name -> Corruption, where it differs from the default.
+        tie: predict symbols by the model's own vectors of them, as BERT does.
         one_at_a_time: hide tokens of one modality a row only, drawn anew in every step, so that what is hidden in a
             picture is not also hidden in its title (UNITER's conditional masking).
         mismatch: chance that a row asked about two of its modalities gets a wrong one of them.
@@ -47,6 +49,7 @@ class StreamsConfig(ObjectiveConfig):
     mask_ratio: float = Field(0.15, ge=0, le=1)
     mask_ratios: dict[str, float] = Field(default_factory=dict)
     replacement: dict[str, Corruption] = Field(default_factory=dict)
+    tie: bool = False
     one_at_a_time: bool = False
     mismatch: float = Field(0.5, ge=0, le=1)
     matching_reads: Literal["product", "item"] = "product"
@@ -139,8 +142,9 @@ class Streams(Objective):
         super().__init__()
         self.config = config
         width, names = model.config.width, model.names
-        self.heads = nn.ModuleDict({name: model.modality(name).head(width) for name in names})
-        self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in names})
+        self.heads = nn.ModuleDict({name: model.head(name, config.tie) for name in names})
+        lacking = [name for name in names if model.modality(name).mask() is None]
+        self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in lacking})
         self.pairs = list(itertools.combinations(range(len(names)), 2))
         if config.matching_weight and self.pairs:
             self.matcher = Matcher(config, model, len(self.pairs))
@@ -151,13 +155,16 @@ class Streams(Objective):
                 nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
             )
 
+    def decoders(self) -> Mapping[str, nn.Module]:
+        return dict(self.heads.items())
+
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Losses named `masked/m`, `matching/i~j` and `recall/m`, each with its count."""
         batch = views[0]
         names = [name for name in model.names if name in batch.cells]
         hidden = self._hide(model, batch, names, seed)
         parts = model.tokenize(
-            batch, lambda name, content, cells: self._replace(name, content, cells, hidden[name], batch, seed)
+            batch, lambda name, content, cells: self._replace(model, name, content, cells, hidden[name], batch, seed)
         )
         draws = {name: uniform(seed_of(seed, "drop", name), batch.keys, 2) for name in names}
         encoded = model.encode(parts, lambda p: presence.drop(p, self.config.modality_dropout, draws))
@@ -188,10 +195,13 @@ class Streams(Objective):
             hidden = {name: hide & (which == at)[:, None] for at, (name, hide) in enumerate(hidden.items())}
         return hidden
 
-    def _replace(self, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int) -> Tensor:
+    def _replace(
+        self, model: Model, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int
+    ) -> Tensor:
         how, count = self.config.replacement.get(name, Corruption()), cells.valid.shape[1]
         fate, donor = (uniform(seed_of(seed, what, name), batch.keys, count) for what in ("fate", "donor"))
-        return how.apply(content, cells.valid, hidden, self.masks[name], fate, donor)
+        own = model.modality(name).mask()
+        return how.apply(content, cells.valid, hidden, self.masks[name] if own is None else own, fate, donor)
 
     def _masked(self, model: Model, batch: Batch, encoded: Encoded, hidden: Mapping[str, Tensor]) -> dict[str, Term]:
         if not self.config.masked_weight:
@@ -201,7 +211,8 @@ class Streams(Objective):
             part, modality = encoded.last[name], model.modality(name)
             where = hide & part.valid  # what modality dropout kept from the others has no prediction
             target = modality.target({key: value[where] for key, value in batch.cells[name].fields.items()})
-            terms[f"masked/{name}"] = masked_prediction(self.heads[name](part.x[where]), target, modality.distance)
+            prediction = predict(self.heads[name], part.x[where], modality.table())
+            terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance)
         return terms
 
     # -- matching ----------------------------------------------------------------------------------------------------
@@ -264,7 +275,7 @@ class Streams(Objective):
             ]
             state = torch.cat(states) + modality.query(fields).repeat(2, 1)
             target = modality.target(fields)
-            prediction = self.heads[name](state + self.mlp(state))
+            prediction = predict(self.heads[name], state + self.mlp(state), modality.table())
             terms[f"recall/{name}"] = masked_prediction(
                 prediction, target.repeat(2, *[1] * (target.ndim - 1)), modality.distance
             )

@@ -201,9 +201,9 @@ def _parts(recipe: Recipe, fitted: Mapping[str, Fitted], rows: Rows, again: bool
     group = join_group()
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, dict(fitted))
-    if not again:
-        model.start_from_bert()
     objective = recipe.objective.build(model)
+    if not again:
+        model.start_from_bert(objective.decoders())
     bad: list[Quarantined] = []
     loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective, group, bad)
     return _Parts(recipe, model, objective, loader, group, bad)
