@@ -48,9 +48,19 @@ class HardNegatives:
 
 
 class ObjectiveConfig(Config):
-    """Base of every objective's config."""
+    """Base of every objective's config. It travels with the model and says what that was trained for."""
 
     kind: str
+
+    @property
+    def aligned(self) -> bool:
+        """Whether vectors of single modalities become comparable with one another."""
+        return True
+
+    @property
+    def trains_match(self) -> bool:
+        """Whether the model's matching head (`model.match`) learns."""
+        return False
 
     def build(self, model: Model) -> Objective:
         """The objective with the heads and mask tokens that `model` needs."""
@@ -60,15 +70,13 @@ class ObjectiveConfig(Config):
 class Objective(nn.Module, ABC):
     """Parameters here are thrown away after training; what is exported belongs to the model.
 
-    Needs: subclasses say, for all or in `__init__`, how many augmented `views` of a batch they take, whether the
-    single-modality vectors they train are comparable (`aligned`), whether they train the unique part of the item vector
-    (`trains_unique`; where not, a recipe leaves `model.unique` at 0), the name of the `label` that their batches carry
-    ("" for none: no label is read), the `hard` negatives that the batches should hold (None: whatever comes), and how
-    often their critics move after each step (`critic_steps`).
+    Needs: subclasses say, for all or in `__init__`, how many augmented `views` of a batch they take, whether they train
+    the unique part of the item vector (`trains_unique`; where not, a recipe leaves `model.unique` at 0), the name of
+    the `label` that their batches carry ("" for none: no label is read), the `hard` negatives that the batches should
+    hold (None: whatever comes), and how often their critics move after each step (`critic_steps`).
     """
 
     views: int = 1
-    aligned: bool = True
     trains_unique: bool = False
     label: str = ""
     hard: HardNegatives | None = None

@@ -122,6 +122,14 @@ class InterbertConfig(ObjectiveConfig):
     temperature: float = Field(0.07, gt=0)
     false_negatives: bool = True
 
+    @property
+    def aligned(self) -> bool:
+        return self.contrast_weight > 0 or self.item_weight > 0
+
+    @property
+    def trains_match(self) -> bool:
+        return self.match_weight > 0
+
     def build(self, model: Model) -> Interbert:
         """The objective for `model`; any order of stages. Raises BadInput for a corpus the model does not have."""
         corpus = self.replacement.corpus

@@ -79,6 +79,10 @@ class M3AEConfig(ObjectiveConfig):
             raise ValueError("slots draws padding too, as the release does; it has neither units nor Dirichlet shares")
         return self
 
+    @property
+    def aligned(self) -> bool:
+        return False
+
     def build(self, model: Model) -> M3AE:
         """The objective for `model`, which may have any stages; the paper's has a trunk alone."""
         for field in ("ratios", "weights", "slots", "units", "all_tokens"):
@@ -180,7 +184,6 @@ class M3AE(Objective):
     Related: SCALE (mask tokens in the encoder, contrast besides), MAE (this with one modality).
     """
 
-    aligned = False
     trains_unique = True  # the decoder reads the whole item vector
 
     def __init__(self, config: M3AEConfig, model: Model) -> None:

@@ -60,6 +60,10 @@ class StreamsConfig(ObjectiveConfig):
     recall_weight: float = Field(0.5, ge=0)
     recall_ratio: float = Field(0.25, gt=0, le=1)
 
+    @property
+    def aligned(self) -> bool:
+        return False
+
     def build(self, model: Model) -> Streams:
         """The objective for `model`, which may have any stages."""
         return Streams(self, model)
@@ -135,7 +139,6 @@ class Streams(Objective):
     Related: SCALE (contrast instead of matching), BERT (this with one modality).
     """
 
-    aligned = False
     trains_unique = True  # by recall
 
     def __init__(self, config: StreamsConfig, model: Model) -> None:
