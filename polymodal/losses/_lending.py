@@ -57,7 +57,7 @@ def borrow(cells: Cells, rows: Tensor, donors: Tensor, world: World) -> Cells:
     Rows that nobody asked for do not travel. Of floating-point fields the gradient goes back to who lent them.
     """
     size = len(rows)
-    asked = world.gather(donors.masked_fill(~rows, -1)).unique()  # the same on every process
+    asked = torch.unique(world.gather(donors.masked_fill(~rows, -1)))  # the same on every process
     asked = asked[asked >= 0]
     if not len(asked):
         return cells

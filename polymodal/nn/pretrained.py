@@ -126,7 +126,7 @@ def fill_head(bert: Bert, head: nn.Module) -> bool:
         BadInput: other shapes.
     """
     tied = isinstance(head, TiedHead)
-    layers = list(head.transform if isinstance(head, TiedHead) else head.children())
+    layers = list((head.transform if isinstance(head, TiedHead) else head).children())
     form = [nn.Linear, nn.GELU, nn.LayerNorm] if tied else [nn.Linear, nn.GELU, nn.LayerNorm, nn.Linear]
     if [type(layer) for layer in layers] != form or f"{_HEAD}.transform.dense.weight" not in bert.weights:
         return False
