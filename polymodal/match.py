@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from polymodal.catalogue.loader import collate
 from polymodal.catalogue.quarantine import Quarantined
+from polymodal.config import discover
 from polymodal.embed import Embedder
 from polymodal.model import ITEM, Model
 from polymodal.tensors import Parts, Tokens
@@ -42,7 +43,7 @@ def match_pairs(model: Model, queries: Parts, candidates: Parts, left: Tensor, r
     model of towers and trunk). What is not: all that comes after, which is what makes it exact, and slow.
     """
     if model.matching is None:
-        raise BadInput("model.match", "the width of a matching head", 0, "Train with: polymodal train interbert")
+        raise BadInput("model.match", "the width of a matching head", 0, _hint())
     rows, own = {}, {}
     for name in model.names:
         if name in queries or name in candidates:
@@ -85,19 +86,25 @@ class Matcher:
         embedder: of a model that was trained with `model.match`.
         batch_size: pairs at a time.
 
+    Raises:
+        BadInput: a model without a matching head, or whose objective does not train it.
+
     Source: InterBERT, arXiv 2003.13198, text-based image retrieval: the matching probability ranks the pictures.
     Differences: any modalities on either side; each side is decoded, turned into tokens and sent through what stands
     before the mixing once; only pairs that are asked for are computed.
     """
 
     def __init__(self, embedder: Embedder, batch_size: int = 128) -> None:
+        trained = embedder.recipe.objective
+        if not trained.trains_match:
+            raise BadInput("model", "one with a trained matching head", f"one trained by {trained.kind}", _hint())
         if embedder.network.matching is None:
-            raise BadInput("model", "one with a matching head", "none", "Train with: polymodal train interbert")
+            raise BadInput("model", "one with a matching head", "none (model.match=0)", _hint())
         self.embedder, self.batch_size = embedder, batch_size
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
-        """From a run directory or a model folder. Raises BadInput where the model has no matching head."""
+        """From a run directory or a model folder. Raises BadInput as the class does."""
         return cls(Embedder.load(path, device))
 
     def match(self, queries: Sequence[Record], candidates: Sequence[Record]) -> npt.NDArray[np.float32]:
@@ -145,3 +152,10 @@ class Matcher:
         # only now: what decodes and cuts files is no work for half precision
         with autocast(self.embedder.dtype, self.embedder.device):
             return network.apart(network.tokenize(batch.to(self.embedder.device)))
+
+
+def _hint() -> str:
+    kinds = {"text": "text", "image": "image"}
+    made = {name: module.recipe(kinds) for name, module in discover("polymodal.recipes").items()}
+    names = [name for name, recipe in made.items() if recipe.objective.trains_match and recipe.model.match]
+    return f"Recipes that train one: {', '.join(names)}. For example: polymodal train {names[0]} DATA --run DIR"

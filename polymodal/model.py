@@ -20,8 +20,9 @@ from polymodal.config import Config, nearest
 from polymodal.modality import Modality
 from polymodal.nn.blocks import Stack, StackConfig
 from polymodal.nn.cross import Order
+from polymodal.nn.heads import TiedHead
 from polymodal.nn.match import MatchHead
-from polymodal.nn.pretrained import fill_bert, read_bert
+from polymodal.nn.pretrained import fill_bert, fill_head, read_bert
 from polymodal.nn.projection import Projection
 from polymodal.nn.stages import ITEM, CoTrunk, Stage, Towers, Trunk
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Parts, Tokens
@@ -139,8 +140,26 @@ class Model(nn.Module):
         """The modality of that name."""
         return cast(Modality, self.modalities[name])
 
-    def start_from_bert(self) -> None:
-        """Fill what `config.bert` names from its folders. Raises BadInput, with what does not fit."""
+    def head(self, name: str, tie: bool = False) -> nn.Module:
+        """A fresh decoder of a modality's tokens after the last stage, its LayerNorm with the trunk's epsilon.
+
+        Args:
+            tie: predict symbols by the modality's own vectors of them, where it has any (see `nn.heads.predict`).
+        """
+        modality = self.modality(name)
+        head = modality.head(self.config.width)
+        for module in head.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = self.config.trunk.eps
+        return TiedHead(cast(nn.Sequential, head)) if tie and modality.table() is not None else head
+
+    def start_from_bert(self, heads: Mapping[str, nn.Module] | None = None) -> None:
+        """Fill what `config.bert` names from its folders. Raises BadInput, with what does not fit.
+
+        Args:
+            heads: modality name -> a decoder of its tokens after the last stage; those of BERT's form are filled too,
+                where the folder has one.
+        """
         for name, folder in self.config.bert.items():
             if name not in self.modalities:
                 raise BadInput("model.bert", f"one of {', '.join(self.names)}", repr(name), nearest(name, self.names))
@@ -151,7 +170,10 @@ class Model(nn.Module):
                 for stage in self.stages
             ]
             norm = cast(nn.LayerNorm, self.input_norms[name]) if self.config.input_norm else None
-            fill_bert(read_bert(Path(folder)), self.modality(name).tables(), norm, cast(list[Stack], stacks))
+            bert = read_bert(Path(folder))
+            fill_bert(bert, self.modality(name).tables(), norm, cast(list[Stack], stacks))
+            if heads is not None and name in heads:
+                fill_head(bert, heads[name])
 
     def tokenize(self, batch: Batch, corrupt: Corrupt | None = None) -> dict[str, Tokens]:
         """Batch -> Parts, embedding valid tokens only.

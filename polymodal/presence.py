@@ -29,6 +29,7 @@ __all__ = [
     "join",
     "keep_only",
     "leads",
+    "lengthen",
     "masked_mean",
     "pool",
     "restrict",
@@ -37,6 +38,7 @@ __all__ = [
     "show",
     "split",
     "summarise",
+    "take",
 ]
 
 
@@ -240,13 +242,29 @@ def _enough(valid: Tensor, ratio: float, draws: Tensor, at_least_one: Tensor | N
     return torch.where(at_least_one[:, None], above, ratio)
 
 
-def exchange(cells: Cells, rows: Tensor, donors: Tensor) -> Cells:
-    """The cells with those of `rows` (B,) bool replaced, whole, by the cells of the rows `donors` (B,) int64."""
+def exchange(cells: Cells, rows: Tensor, others: Cells) -> Cells:
+    """The cells with those of `rows` (B,) bool replaced, whole, by those of `others`, longer or shorter."""
+    longest = max(cells.valid.shape[1], others.valid.shape[1])
+    cells, others = lengthen(cells, longest), lengthen(others, longest)
     fields = {
-        name: torch.where(rows.view(-1, *[1] * (value.ndim - 1)), value[donors], value)
+        name: torch.where(rows.view(-1, *[1] * (value.ndim - 1)), others.fields[name], value)
         for name, value in cells.fields.items()
     }
-    return Cells(fields, torch.where(rows[:, None], cells.valid[donors], cells.valid))
+    return Cells(fields, torch.where(rows[:, None], others.valid, cells.valid))
+
+
+def take(cells: Cells, rows: Tensor) -> Cells:
+    """The cells of some rows, (R,) int64."""
+    return Cells({name: value[rows] for name, value in cells.fields.items()}, cells.valid[rows])
+
+
+def lengthen(cells: Cells, length: int) -> Cells:
+    """The cells with padding up to `length` tokens."""
+    more = length - cells.valid.shape[1]
+    if not more:
+        return cells
+    fields = {n: torch.cat([v, v.new_zeros((len(v), more, *v.shape[2:]))], 1) for n, v in cells.fields.items()}
+    return Cells(fields, torch.cat([cells.valid, cells.valid.new_zeros((len(cells.valid), more))], 1))
 
 
 def first(tokens: Tokens) -> Embedded:

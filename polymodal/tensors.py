@@ -64,6 +64,8 @@ class Batch:
             rows are in the batch, how far it is padded, or which process holds it.
         labels: (B,) int64, equal where two rows have the same label, -1 where it is unknown: of the one label that an
             objective asks for. Objectives alone read it; a model never does.
+        hard: (B,) int64, the key of each row's hard negative, a row of another item that is much like it; the row's own
+            key where there is none. It need not be in the batch.
 
     Raises:
         BadInput: shapes that disagree.
@@ -75,16 +77,17 @@ class Batch:
     groups: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    hard: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def __post_init__(self) -> None:
         rows = len(self.ids)
         if len(self.keys) == 0:
             object.__setattr__(self, "keys", torch.tensor([stable_hash(i) for i in self.ids], dtype=torch.long))
-        if len(self.groups) == 0:
-            object.__setattr__(self, "groups", self.keys.clone())
-        if len(self.labels) == 0:
-            object.__setattr__(self, "labels", torch.full_like(self.keys, -1))
-        columns = {"keys": self.keys, "groups": self.groups, "labels": self.labels} | {
+        defaults = {"groups": self.keys, "labels": torch.full_like(self.keys, -1), "hard": self.keys}
+        for name, column in defaults.items():
+            if len(getattr(self, name)) == 0:
+                object.__setattr__(self, name, column.clone())
+        columns = {"keys": self.keys, "groups": self.groups, "labels": self.labels, "hard": self.hard} | {
             f"digests[{n!r}]": d for n, d in self.digests.items()
         }
         for name, column in columns.items():
@@ -125,6 +128,7 @@ class Batch:
             groups=self.groups.to(device, non_blocking=True),
             keys=self.keys.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            hard=self.hard.to(device, non_blocking=True),
         )
 
 

@@ -37,6 +37,7 @@ TRAINER = "tests/unit/train/test_train_trainer.py"
 CHECKPOINT = "tests/unit/train/test_train_checkpoint.py"
 CROSS = "tests/unit/nn/test_nn_cross.py"
 STREAMS = "tests/unit/objectives/test_streams.py"
+NEGATIVES = "tests/unit/catalogue/test_catalogue_negatives.py"
 RANKS = "tests/unit/train/test_train_distributed.py"
 SIGMOID = "tests/unit/losses/test_losses_sigmoid.py"
 SUPERVISED = "tests/unit/losses/test_losses_supervised.py"
@@ -602,6 +603,63 @@ MUTATIONS: tuple[Mutation, ...] = (
         "nn/pretrained.py",
         "first += stack.config.layers",
         "first += 0",
+        "tests/unit/nn/test_nn_pretrained.py",
+    ),
+    # -- matching over processes, hard negatives, tokens that stay --------------------------------------------------------
+    _m(
+        "a process lends its own rows whoever was asked",
+        "losses/_lending.py",
+        "own = asked[process == world.rank] - world.rank * size",
+        "own = asked[process == 0]",
+        RANKS,
+    ),
+    _m(
+        "partners drawn among one process's rows",
+        "objectives/streams.py",
+        "all_ = everyone(batch, model.names, self.world)",
+        "all_ = everyone(batch, model.names, __import__('polymodal.objective').objective.Alone())",
+        RANKS,
+    ),
+    _m(
+        "near-copies taken for hard negatives",
+        "catalogue/negatives.py",
+        "inside = (near >= band[0] * 1e5) & (near < band[1] * 1e5)",
+        "inside = (near >= band[0] * 1e5) & (near < torch.inf)",
+        NEGATIVES,
+    ),
+    _m(
+        "a hard negative stands twice in an epoch",
+        "catalogue/negatives.py",
+        "taken[chosen] = True",
+        "taken[at] = True",
+        NEGATIVES,
+    ),
+    _m(
+        "a negative of the row's own group is lent",
+        "objectives/interbert.py",
+        "known = eligible & (batch.hard[:, None] == all_.keys[None])",
+        "known = batch.hard[:, None] == all_.keys[None]",
+        INTERBERT,
+    ),
+    _m(
+        "what may not be hidden is taken out all the same",
+        "objectives/m3ae.py",
+        "visible[name] = visible[name] | always[name]",
+        "visible[name] = visible[name] & valid[name]",
+        "tests/unit/objectives/test_m3ae.py",
+    ),
+    _m(
+        "an untrained matching head is used",
+        "match.py",
+        "if not trained.trains_match:",
+        "if False:",
+        "tests/unit/test_match.py",
+    ),
+    _m(
+        "decoder of a BERT's head left untrained",
+        "nn/pretrained.py",
+        'bert.weights.get(f"{_HEAD}.decoder.weight", words))',
+        "layers[3].weight)",
         "tests/unit/nn/test_nn_pretrained.py",
     ),
 )

@@ -103,7 +103,8 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     at = torch.tensor(list(rows), dtype=torch.long)
     cells = {n: Cells({k: v[at] for k, v in c.fields.items()}, c.valid[at]) for n, c in batch.cells.items()}
     digests = {n: d[at] for n, d in batch.digests.items()}
-    return Batch(tuple(batch.ids[i] for i in rows), cells, digests, batch.groups[at], batch.keys[at])
+    columns = (column[at] for column in (batch.groups, batch.keys, batch.labels, batch.hard))
+    return Batch(tuple(batch.ids[i] for i in rows), cells, digests, *columns)
 
 
 def garbage(batch: Batch, seed: int) -> Batch:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import signal
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polymodal import presence
+from polymodal.catalogue._blocks import Blocks
 from polymodal.catalogue.quarantine import Quarantined, decode_record
 from polymodal.catalogue.rows import Rows
-from polymodal.catalogue.sampler import BlockShuffle, Cursor, locate
+from polymodal.catalogue.sampler import BlockShuffle, Cursor
 from polymodal.modality import Modality
 from polymodal.tensors import Batch, Cells, Fields, stable_hash
 from polymodal.types import BadInput, Record
@@ -112,10 +111,17 @@ def _blanks(modalities: Mapping[str, Modality], impute: bool | Mapping[str, Fiel
 class _Rows:
     """Decoded rows, from which any number of views is made."""
 
-    def __init__(self, records: Sequence[Record], modalities: Mapping[str, Modality], label: str) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        modalities: Mapping[str, Modality],
+        label: str,
+        hard: Mapping[int, str] | None = None,
+    ) -> None:
         self._records, self._modalities = records, modalities
         self._ids = tuple(record.id for record in records)
         self._keys = _integers(stable_hash(name) for name in self._ids)
+        self._hard = _integers(stable_hash((hard or {}).get(at, name)) for at, name in enumerate(self._ids))
         self._groups = _integers(
             stable_hash(f"id\0{record.id}" if record.group is None else f"group\0{record.group}") for record in records
         )
@@ -134,7 +140,7 @@ class _Rows:
             if filled is not None:
                 cells[name] = filled
         digests = {name: self._digests[name] for name in cells}
-        return Batch(self._ids, cells, digests, self._groups, self._keys, self._labels)
+        return Batch(self._ids, cells, digests, self._groups, self._keys, self._labels, self._hard)
 
     def _fields(self, at: int, name: str, draw: Draw | None) -> Fields | None:
         values, modality = self._records[at].values, self._modalities[name]
@@ -148,63 +154,14 @@ def _integers(numbers: Iterator[int]) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.long)
 
 
-class _Blocks:
-    """The blocks read last, up to `limit` bytes, and always the last one."""
-
-    def __init__(self, rows: Rows, limit: int) -> None:
-        self._rows, self._limit, self._bytes = rows, limit, 0
-        self._kept: OrderedDict[int, tuple[list[Record], int]] = OrderedDict()
-        self._warned = False
-
-    def records(self, rows: Ints) -> list[Record]:
-        """The records of `rows`, in that order; each block is read at most once, in the order of the file."""
-        block, place = locate(self._rows.blocks, rows)
-        found: dict[int, Record] = {}
-        needed = np.unique(block)
-        for number in needed.tolist():
-            records = self._read(number)
-            for at in np.flatnonzero(block == number).tolist():
-                found[at] = records[place[at]]
-        if len(self._kept) < len(needed) and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"the {len(needed)} blocks of one batch do not fit into cache_bytes={self._limit}: every batch "
-                "reads them anew. Give more memory, or prepare with smaller blocks.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return [found[at] for at in range(len(rows))]
-
-    def _read(self, number: int) -> list[Record]:
-        if number in self._kept:
-            self._kept.move_to_end(number)
-            return self._kept[number][0]
-        records = self._rows.block(number)
-        weight = sum(_weight(value) for record in records for value in record.values.values())
-        self._kept[number] = records, weight
-        self._bytes += weight
-        while self._bytes > self._limit and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1][1]
-        return records
-
-
-def _weight(value: Any) -> int:
-    """About how many bytes a value holds."""
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes) + 128
-    if isinstance(value, (list, tuple)):
-        return 64 + sum(_weight(part) for part in value)
-    if isinstance(value, Mapping):
-        return 64 + sum(_weight(part) for item in value.items() for part in item)
-    return 64 + len(value) if isinstance(value, (str, bytes)) else 256
-
-
 @dataclass(frozen=True)
 class _Plan:
-    """A batch to make: the epoch and the rows of this rank, and where the run stands after it."""
+    """A batch to make: the epoch, the rows of this rank and the hard negative of each (-1: none), and where the run
+    stands after it."""
 
     epoch: int
     rows: Ints
+    hard: Ints
     after: Cursor
 
 
@@ -212,7 +169,7 @@ class _Plan:
 class _Maker(Dataset[Any]):
     """Makes the views of a plan, in this process or in a worker."""
 
-    blocks: _Blocks
+    blocks: Blocks
     modalities: Mapping[str, Modality]
     seed: int
     views: int
@@ -225,7 +182,10 @@ class _Maker(Dataset[Any]):
         bad: list[Quarantined] = []
         records = self.blocks.records(plan.rows)
         decoded = [_decoded(record, self.modalities, self.root, bad.append) for record in records]
-        rows = _Rows(decoded, self.modalities, self.label)
+        paired = np.flatnonzero(plan.hard >= 0)
+        negatives = self.blocks.records(plan.hard[paired])
+        hard = {at: record.id for at, record in zip(paired.tolist(), negatives, strict=True)}
+        rows = _Rows(decoded, self.modalities, self.label, hard)
         blanks = _blanks(self.modalities, self.impute)
         return [rows.batch(self._draw(plan, view), blanks) for view in range(self.views)], bad
 
@@ -291,7 +251,7 @@ class Loader:
             raise BadInput("views", "at least 1", views)
         if workers < 0:
             raise BadInput("workers", "0 or more", workers)
-        self._maker = _Maker(_Blocks(rows, cache_bytes), dict(modalities), seed, views, augment, impute, root, label)
+        self._maker = _Maker(Blocks(rows, cache_bytes), dict(modalities), seed, views, augment, impute, root, label)
         self._sampler, self._batch_size, self._workers = sampler, batch_size, workers
         self._rank, self._world, self._start, self._report = rank, world, start, quarantine
         self._told: set[Quarantined] = set()
@@ -328,7 +288,7 @@ class Loader:
     def _plans(self, cursor: Cursor, epochs: int | None) -> Iterator[_Plan]:
         epoch = cursor.epoch
         for after, rows in self._sampler.batches(cursor, self._batch_size, self._rank, self._world, epochs):
-            yield _Plan(epoch, rows, after)
+            yield _Plan(epoch, rows, self._sampler.negatives(epoch, rows), after)
             epoch = after.epoch
 
     def _here(self, plans: Iterator[_Plan]) -> Iterator[tuple[Cursor, list[Batch], list[Quarantined]]]:
@@ -387,7 +347,12 @@ def _packed(batch: Batch) -> tuple[Any, ...]:
         for name, part in batch.cells.items()
     }
     digests = {name: value.numpy() for name, value in batch.digests.items()}
-    return batch.ids, cells, digests, batch.groups.numpy(), batch.keys.numpy(), batch.labels.numpy()
+    return (
+        batch.ids,
+        cells,
+        digests,
+        *(column.numpy() for column in (batch.groups, batch.keys, batch.labels, batch.hard)),
+    )
 
 
 def _unpacked(packed: tuple[Any, ...]) -> Batch:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from polymodal.catalogue.negatives import Negatives
 from polymodal.types import BadInput
 
 __all__ = ["BlockShuffle", "Cursor", "locate"]
@@ -44,12 +45,22 @@ class BlockShuffle:
         seed: of the order.
         window: blocks shuffled together; 1 keeps the rows of one block together.
         drop_last: leave out an epoch's last batch where it is not full (contrastive losses want equal batches).
+        hard: hard negatives of the rows. A share of the rows is then followed at once by one of theirs, drawn anew in
+            every epoch from those that the window has left; each row still comes once. A batch may begin in between.
 
     Raises:
         BadInput: no eligible row, a row twice, a row outside the catalogue, a window below 1.
     """
 
-    def __init__(self, blocks: Sequence[int], rows: Ints, seed: int, window: int = 8, drop_last: bool = True) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        rows: Ints,
+        seed: int,
+        window: int = 8,
+        drop_last: bool = True,
+        hard: Negatives | None = None,
+    ) -> None:
         self._rows = np.unique(np.asarray(rows, np.int64))
         ends = np.cumsum(np.asarray(blocks, np.int64))
         if window < 1:
@@ -64,7 +75,8 @@ class BlockShuffle:
         _, self._block_of = np.unique(np.searchsorted(ends, self._rows, side="right"), return_inverse=True)
         self._blocks = int(self._block_of.max()) + 1
         self._seed, self._window, self._drop_last = seed, window, drop_last
-        self._cached: tuple[int, Ints] | None = None
+        self._hard = hard
+        self._cached: tuple[int, Ints, Ints] | None = None
 
     def __len__(self) -> int:
         """Eligible rows: one epoch."""
@@ -72,13 +84,28 @@ class BlockShuffle:
 
     def order(self, epoch: int) -> Ints:
         """The rows of an epoch in the order in which they are taken, each exactly once, (n,) int64."""
+        return self._arranged(epoch)[0]
+
+    def negatives(self, epoch: int, rows: Ints) -> Ints:
+        """The hard negative that follows each of some rows in an epoch, -1 where none does, (n,) int64."""
+        if self._hard is None:
+            return np.full(len(rows), -1)
+        return self._arranged(epoch)[1][np.searchsorted(self._rows, rows)]
+
+    def _arranged(self, epoch: int) -> tuple[Ints, Ints]:
+        """The order of an epoch, and the hard negative after each eligible row."""
         if self._cached is None or self._cached[0] != epoch:
             bits = np.random.PCG64(np.random.SeedSequence([self._seed % 2**64, epoch]))
             rank = np.empty(self._blocks, np.int64)
             rank[np.argsort(bits.random_raw(self._blocks), kind="stable")] = np.arange(self._blocks)
             window = rank[self._block_of] // self._window
-            self._cached = epoch, self._rows[np.lexsort((bits.random_raw(len(self._rows)), window))]
-        return self._cached[1]
+            places = np.lexsort((bits.random_raw(len(self._rows)), window))
+            after = np.full(len(places), -1)
+            if self._hard is not None:
+                draws = (bits.random_raw(2 * len(places)).reshape(2, -1) >> np.uint64(11)) / 2**53
+                places, after = self._hard.arrange(self._rows, places, window, draws)
+            self._cached = epoch, self._rows[places], after
+        return self._cached[1:]
 
     def steps(self, batch_size: int) -> int:
         """Global batches in one epoch."""

@@ -1,4 +1,4 @@
-"""Matching: do two cells belong to one item? The loss, and how the cells that do not are chosen."""
+"""Matching: do two cells belong to one item? The loss, and which of the cells that do not are hard to tell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from polymodal import presence
 from polymodal.losses._exact import products
 from polymodal.tensors import Term
 
-__all__ = ["count_symbols", "draw_partner", "hard_pool", "in_pool", "match", "tfidf"]
+__all__ = ["count_symbols", "hard_pool", "in_pool", "match", "tfidf"]
 
 
 def match(logits: Tensor, mismatched: Tensor, counted: Tensor) -> Term:
@@ -32,15 +32,16 @@ def match(logits: Tensor, mismatched: Tensor, counted: Tensor) -> Term:
     return presence.masked_mean(F.cross_entropy(safe, mismatched.long(), reduction="none"), counted)
 
 
-def tfidf(counts: Tensor, among: Tensor) -> Tensor:
-    """Cosines of TF-IDF vectors, (B, V) and (B, B) bool -> (B, B).
+def tfidf(counts: Tensor, among: Tensor, own: slice = slice(None)) -> Tensor:
+    """Cosines of TF-IDF vectors, (G, V) and (B, G) bool -> (B, G).
 
     ::
 
         x_bv = count_bv * (ln((1 + n) / (1 + df_v)) + 1),    s_bc = x_b . x_c / (|x_b| |x_c|)
 
     Args:
-        counts: (B, V), how often each symbol stands in each row.
+        counts: (G, V), how often each symbol stands in each row.
+        own: the B rows that are anchors, among the G of all processes.
         among: the rows that n and df of anchor b are counted over. Each anchor has its own, so that its cosines do not
             depend on rows that it could never be paired with.
 
@@ -51,10 +52,10 @@ def tfidf(counts: Tensor, among: Tensor) -> Tensor:
     x, known = counts.float(), among.float()
     frequency = products("bc,cv->bv", known, (x > 0).float())
     idf = ((1 + known.sum(1, keepdim=True)) / (1 + frequency)).log() + 1
-    weight = idf.square()
-    own = (weight * x.square()).sum(1, keepdim=True).sqrt()
+    weight, anchors = idf.square(), x[own]
+    length = (weight * anchors.square()).sum(1, keepdim=True).sqrt()
     other = products("bv,cv->bc", weight, x.square()).sqrt()
-    return products("bv,cv->bc", weight * x, x) / (own * other).clamp(min=1e-12)
+    return products("bv,cv->bc", weight * anchors, x) / (length * other).clamp(min=1e-12)
 
 
 def count_symbols(symbols: Tensor, valid: Tensor) -> Tensor:
@@ -97,19 +98,3 @@ def in_pool(pool: Tensor, count: int) -> Tensor:
     """
     mask = torch.zeros((len(pool), count + 1), dtype=torch.bool, device=pool.device)
     return mask.scatter(1, pool.masked_fill(pool < 0, count), True)[:, :count]
-
-
-def draw_partner(scores: Tensor, eligible: Tensor) -> tuple[Tensor, Tensor]:
-    """One eligible candidate for each anchor: the one with the highest score.
-
-    Args:
-        scores: (B, G) uniform draws, each a function of the anchor's and the candidate's key: the choice is uniform
-            among the eligible and does not depend on the others.
-        eligible: (B, G) bool.
-
-    Returns:
-        Its place (B,) int64, and whether there is one (B,) bool.
-
-    Source: ours; InterBERT draws until the pair is of two images.
-    """
-    return scores.masked_fill(~eligible, -1.0).argmax(1), eligible.any(1)

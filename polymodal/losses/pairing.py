@@ -29,37 +29,39 @@ def choose(allowed: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     return draws.masked_fill(~allowed, -1.0).argmax(1), allowed.any(1)
 
 
-def eligible_partners(present: Tensor, groups: Tensor, digests: Tensor) -> Tensor:
-    """Whose cell may stand in for a row's as a wrong one: (B,), (B,), (B,) -> (B, B) bool, row b by column c.
+def eligible_partners(present: Tensor, groups: Tensor, digests: Tensor, own: slice = slice(None)) -> Tensor:
+    """Whose cell may stand in for a row's as a wrong one: (G,), (G,), (G,) -> (B, G) bool, row b by column c.
 
-    Row c has the modality, is not of b's group and its cell has other content.
+    Row c has the modality, is not of b's group and its cell has other content. `own` are the B rows that ask, among
+    the G of all processes.
 
     Source: the test of InterBERT's loader, "not of the same image", made for catalogues, in which products repeat
         pictures and sizes of one product are rows of their own.
     """
-    return present[:, None] & present[None] & (groups[:, None] != groups[None]) & (digests[:, None] != digests[None])
+    others = (groups[own, None] != groups[None]) & (digests[own, None] != digests[None])
+    return present[own, None] & present[None] & others
 
 
-def partners(eligible: Tensor, keys: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def partners(eligible: Tensor, keys: Tensor, seed: int, own: slice = slice(None)) -> tuple[Tensor, Tensor]:
     """A row drawn for each row among those eligible for it, all with the same chance.
 
     The number drawn for (b, c) is a function of the two rows' keys: rows that are not eligible, their order and padding
     change nothing.
 
     Args:
-        eligible: (B, B) bool. keys: (B,) int64. seed: of `draws.seed_of`.
+        eligible: (B, G) bool. keys: (G,) int64. seed: of `draws.seed_of`. own: the B rows among the G.
 
     Returns:
-        (B,) int64 and (B,) bool: the partner (the row itself where there is none), and whether there is one.
+        (B,) int64 and (B,) bool: the partner's place among the G (the row's own where there is none), and whether there
+        is one.
 
     Source: ours; uniform mismatching as in ViLBERT (Lu et al. 2019, section 3.1).
     """
-    rows = len(keys)
-    own = (uniform(seed, keys, 2) * (1 << 24)).long()  # two numbers of 24 bits: a hash that does not commute
-    pair = ((own[:, 0] << 24) + own[:, 1])[:, None] ^ keys[None]
-    draws = uniform(seed_of(seed, "partner"), pair.flatten(), 1).view(rows, rows)
+    mine = (uniform(seed, keys[own], 2) * (1 << 24)).long()  # two numbers of 24 bits: a hash that does not commute
+    pair = ((mine[:, 0] << 24) + mine[:, 1])[:, None] ^ keys[None]
+    draws = uniform(seed_of(seed, "partner"), pair.flatten(), 1).view(eligible.shape)
     which, some = choose(eligible, draws)
-    return torch.where(some, which, torch.arange(rows, device=keys.device)), some
+    return torch.where(some, which, torch.arange(len(keys), device=keys.device)[own]), some
 
 
 def same_or_not(logits: Tensor, same: Tensor, kind: Tensor, counted: Tensor, kinds: Sequence[int]) -> list[Term]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -14,11 +14,12 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from polymodal.nn.blocks import Block, Stack
+from polymodal.nn.heads import TiedHead
 from polymodal.types import BadInput
 
-__all__ = ["Bert", "fill_bert", "fill_stack", "read_bert"]
+__all__ = ["Bert", "fill_bert", "fill_head", "fill_stack", "read_bert"]
 
-_FIELD = "model.bert"
+_FIELD, _HEAD = "model.bert", "cls.predictions"
 # our parameter of a block -> the name in a layer of the file
 _BLOCK = {
     "attention.out": "attention.output.dense",
@@ -112,6 +113,30 @@ def fill_stack(stack: Stack, bert: Bert, first: int = 0) -> None:
     for at, block in enumerate(stack.blocks):
         assert isinstance(block, Block)
         _fill_block(block, bert, f"encoder.layer.{first + at}")
+
+
+def fill_head(bert: Bert, head: nn.Module) -> bool:
+    """Fills a symbol head with the masked language model's: dense layer, norm, bias, and the decoder where the head has
+    one of its own, which in the file is the table of words or tied to it.
+
+    Returns:
+        Whether it did: not where the file has no such head, or this one is of another form.
+
+    Raises:
+        BadInput: other shapes.
+    """
+    tied = isinstance(head, TiedHead)
+    layers = list((head.transform if isinstance(head, TiedHead) else head).children())
+    form = [nn.Linear, nn.GELU, nn.LayerNorm] if tied else [nn.Linear, nn.GELU, nn.LayerNorm, nn.Linear]
+    if [type(layer) for layer in layers] != form or f"{_HEAD}.transform.dense.weight" not in bert.weights:
+        return False
+    _copy_pair(bert, f"{_HEAD}.transform.dense", layers[0])
+    _copy_pair(bert, f"{_HEAD}.transform.LayerNorm", layers[2])
+    _copy(f"{_HEAD}.bias", cast(Tensor, (head if tied else layers[3]).bias), bert.take(f"{_HEAD}.bias"))
+    if not tied:
+        words = bert.take("embeddings.word_embeddings.weight")
+        _copy(f"{_HEAD}.decoder", cast(Tensor, layers[3].weight), bert.weights.get(f"{_HEAD}.decoder.weight", words))
+    return True
 
 
 def _fill_block(block: Block, bert: Bert, layer: str) -> None:

@@ -139,8 +139,6 @@ class FactorCL(Objective):
         `shared_unique`): `align`, `separate` and `heads` are what makes them.
     """
 
-    aligned = True
-
     def __init__(self, config: FactorCLConfig, names: Sequence[str], width: int, unique: int | None = None) -> None:
         super().__init__()
         self.config, self.names = config, tuple(names)

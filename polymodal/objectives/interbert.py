@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, cast
 
@@ -14,18 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polymodal import presence
-from polymodal.config import Config
+from polymodal.config import Config, nearest
 from polymodal.draws import seed_of, uniform
-from polymodal.losses.contrastive import contrast, false_negatives
+from polymodal.losses._gathered import ignored
+from polymodal.losses._lending import Everyone, Swap, everyone, gather_cells
+from polymodal.losses.contrastive import contrast
 from polymodal.losses.groups import own_row, span
 from polymodal.losses.masking import masked_prediction
-from polymodal.losses.matching import count_symbols, draw_partner, hard_pool, in_pool, match, tfidf
+from polymodal.losses.matching import count_symbols, hard_pool, in_pool, match, tfidf
+from polymodal.losses.pairing import choose, eligible_partners
 from polymodal.model import ITEM, Model
+from polymodal.nn.heads import predict
 from polymodal.nn.match import MatchHead
-from polymodal.objective import Objective, ObjectiveConfig
+from polymodal.objective import HardNegatives, Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Term
+from polymodal.types import BadInput
 
-__all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement", "Swap"]
+__all__ = ["Grouping", "Interbert", "InterbertConfig", "Replacement"]
 
 
 class Grouping(Config):
@@ -66,13 +70,23 @@ class Replacement(Config):
         share: of rows that get another row's cell in one of their modalities.
         hard: share of those whose donor is one of the most similar.
         band: similarity of a hard donor; what reaches the upper end is as good as the same.
-        top: donors in a pool. The paper has 30, of a whole corpus; here a pool is of one batch.
+        top: donors in a pool; the paper has 30, of a whole corpus.
+        corpus: the modality by which hard donors are found in the whole training set (the paper's captions). The loader
+            puts them beside the rows, and the row gets the donor's cell of any modality. "": a pool is of one batch
+            and of each modality by itself.
     """
 
     share: float = Field(0.5, ge=0, le=1)
     hard: float = Field(0.2, ge=0, le=1)
     band: tuple[float, float] = (0.0, 0.5)
     top: int = Field(4, ge=1)
+    corpus: str = ""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Replacement:
+        if self.corpus and not 0 < self.hard <= 0.5:
+            raise ValueError("hard must be above 0 and at most 0.5 with corpus: each row comes once an epoch")
+        return self
 
 
 class InterbertConfig(ObjectiveConfig):
@@ -108,34 +122,21 @@ class InterbertConfig(ObjectiveConfig):
     temperature: float = Field(0.07, gt=0)
     false_negatives: bool = True
 
+    @property
+    def aligned(self) -> bool:
+        return self.contrast_weight > 0 or self.item_weight > 0
+
+    @property
+    def trains_match(self) -> bool:
+        return self.match_weight > 0
+
     def build(self, model: Model) -> Interbert:
-        """The objective for `model`; any order of stages."""
+        """The objective for `model`; any order of stages. Raises BadInput for a corpus the model does not have."""
+        corpus = self.replacement.corpus
+        if corpus and corpus not in model.names:
+            known = ", ".join(model.names)
+            raise BadInput("objective.replacement.corpus", f"of {known}", repr(corpus), nearest(corpus, model.names))
         return Interbert(self, model)
-
-
-@dataclass(frozen=True)
-class Swap:
-    """Which rows (B,) bool got another row's cell, by modality, and whose: (B,) int64, meaningless elsewhere."""
-
-    rows: Mapping[str, Tensor]
-    donors: Mapping[str, Tensor]
-
-    def apply(self, batch: Batch) -> Batch:
-        """The batch with the cells exchanged."""
-        cells = {n: presence.exchange(c, self.rows[n], self.donors[n]) for n, c in batch.cells.items()}
-        return replace(batch, cells=cells)
-
-
-class _TiedHead(nn.Module):
-    """A symbol head whose last matrix is the model's table of symbols: the parameters here are the rest of it."""
-
-    def __init__(self, head: nn.Sequential) -> None:
-        super().__init__()
-        self.transform, self.bias = head[:-1], nn.Parameter(cast(nn.Linear, head[-1]).bias.detach().clone())
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """(K, D) and (V, D) -> (K, V)."""
-        return F.linear(self.transform(x), table, self.bias)
 
 
 class Interbert(Objective):
@@ -155,8 +156,9 @@ class Interbert(Objective):
         (segments and hard negatives from descriptions of it, as the full text was not at hand); black4321/InterBERT at
         7ccabb1.
     Differences from the paper: N modalities, any subset; a donor must have all that the row has, so that rows without
-        a term's modalities cannot change it; donors, hard ones too (`replacement.top`), are of one process's batch, not
-        of the corpus; `always_one`; `gate`; L_contrast and L_item, without which there would be no vector to search by.
+        a term's modalities cannot change it; donors are of the batch of all processes, hard ones chosen
+        there too or put there (`replacement.corpus`); `always_one`; `gate`; L_contrast and L_item, without which no
+        vector could be searched by.
     Differences from the release: fields, set by `recipes.interbert.reference`. Its conditional masking is not here: its
         second pass reads what the first one zeroed.
     """
@@ -164,8 +166,10 @@ class Interbert(Objective):
     def __init__(self, config: InterbertConfig, model: Model) -> None:
         super().__init__()
         self.config = config
+        how = config.replacement
+        self.hard = HardNegatives(how.corpus, how.hard, how.band, how.top) if how.corpus else None
         width, names = model.config.width, model.names
-        self.heads = nn.ModuleDict({name: self._head(model, name) for name in names})
+        self.heads = nn.ModuleDict({name: model.head(name, config.tie) for name in names})
         lacking = [n for n in names if model.modality(n).mask() is None and self._group(n).vector == "learned"]
         self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in lacking})
         self.matching = None if model.matching else MatchHead(names, width, config.match_hidden)
@@ -175,23 +179,15 @@ class Interbert(Objective):
     def _group(self, name: str) -> Grouping:
         return self.config.groups.get(name, self.config.group)
 
-    def _head(self, model: Model, name: str) -> nn.Module:
-        modality = model.modality(name)
-        head = modality.head(model.config.width)
-        for module in head.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.eps = model.config.trunk.eps
-        return _TiedHead(cast(nn.Sequential, head)) if self._ties(model, name) else head
-
-    def _ties(self, model: Model, name: str) -> bool:
-        return self.config.tie and model.modality(name).table() is not None
+    def decoders(self) -> Mapping[str, nn.Module]:
+        return dict(self.heads.items())
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Losses named `masked/m`, `match/i~j`, `contrast/i~j` and `item/m`, each with its count."""
         clean = views[0]
         names = [name for name in model.names if name in clean.cells]
         swap = self.swap(model, clean, names, seed)
-        batch = swap.apply(clean)
+        batch = swap.apply(clean, self.world)
         hidden = {name: self.hide(model, batch, name, seed) for name in names}
         parts = model.tokenize(
             batch, lambda name, content, cells: self._corrupt(model, name, content, cells, hidden[name], batch, seed)
@@ -275,8 +271,8 @@ class Interbert(Objective):
             modality, cells = model.modality(name), batch.cells[name]
             target = modality.target({key: value[where] for key, value in cells.fields.items()})
             state = encoded.last[name].x[where]
-            more = (modality.table(),) if self._ties(model, name) else ()
-            terms[f"masked/{name}"] = masked_prediction(self.heads[name](state, *more), target, modality.distance)
+            prediction = predict(self.heads[name], state, modality.table())
+            terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance)
         return terms
 
     def _gates(self, visible: Mapping[str, Tensor], swap: Swap) -> dict[str, Tensor]:
@@ -298,19 +294,16 @@ class Interbert(Objective):
         """
         if not names:
             return Swap({}, {})
-        how, keys = self.config.replacement, batch.keys
-        has = torch.stack([batch.cells[name].present for name in names], 1)
-        lacks = (has.float() @ (~has).float().T) > 0
-        possible = ~lacks & (batch.groups[:, None] != batch.groups[None])
-        pair = (keys[:, None] * 0x9E3779B1 + keys[None]).flatten()
+        how, keys, all_ = self.config.replacement, batch.keys, everyone(batch, names, self.world)
+        has = all_.present[:, all_.own].T
+        lacks = (has.float() @ (~all_.present).float()) > 0
+        pair = (keys[:, None] * 0x9E3779B1 + all_.keys[None]).flatten()
         hard = uniform(seed_of(seed, "hard"), keys, 1)[:, 0] < how.hard
         donors, ranks = {}, []
-        for at, name in enumerate(names):
-            scores = uniform(seed_of(seed, "partner", name), pair, 1).view(len(keys), -1)
-            eligible = possible & has[:, at : at + 1]
-            if name in batch.digests:
-                eligible = eligible & (batch.digests[name][:, None] != batch.digests[name][None])
-            donors[name], found = draw_partner(scores, self._harder(model, batch, name, eligible, hard))
+        for name, present, digests in zip(names, all_.present, all_.digests, strict=True):
+            scores = uniform(seed_of(seed, "partner", name), pair, 1).view(lacks.shape)
+            eligible = ~lacks & eligible_partners(present, all_.groups, digests, all_.own)
+            donors[name], found = choose(self._harder(model, batch, name, eligible, hard, all_), scores)
             rank = uniform(seed_of(seed, "which", name), keys, 1)[:, 0]
             ranks.append(rank.masked_fill(~found, -1.0))
         rank, fate = torch.stack(ranks, 1), uniform(seed_of(seed, "swap"), keys, 1)[:, 0]
@@ -318,14 +311,29 @@ class Interbert(Objective):
         which = rank.argmax(1)
         return Swap({name: taken & (which == at) for at, name in enumerate(names)}, donors)
 
-    def _harder(self, model: Model, batch: Batch, name: str, eligible: Tensor, hard: Tensor) -> Tensor:
+    def _harder(self, model: Model, batch: Batch, name: str, eligible: Tensor, hard: Tensor, all_: Everyone) -> Tensor:
         """Eligible donors, cut down to the most similar ones in the rows `hard` that have such."""
         how = self.config.replacement
         if not how.hard or not len(eligible):
             return eligible
-        similarity = _similarity(model, batch, name, eligible)
-        pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), len(eligible))
+        if how.corpus:  # the loader chose which rows have one
+            known = eligible & (batch.hard[:, None] == all_.keys[None])
+            return torch.where(known.any(1, keepdim=True), known, eligible)
+        similarity = self._similarity(model, batch, name, eligible, all_)
+        pool = in_pool(hard_pool(similarity, eligible, how.band, how.top), eligible.shape[1])
         return torch.where((hard & pool.any(1))[:, None], pool, eligible)
+
+    def _similarity(self, model: Model, batch: Batch, name: str, eligible: Tensor, all_: Everyone) -> Tensor:
+        """How alike the cells of two rows are, (B, G): TF-IDF cosine of symbols, else cosine of mean targets."""
+        modality, cells = model.modality(name), batch.cells[name]
+        symbols = modality.symbols(cells.fields)
+        if symbols is None:
+            target = modality.target(cells.packed()).float()
+            mean = F.normalize(presence.pool(presence.scatter(target, cells.valid)).z, dim=-1, eps=1e-6)
+            return mean @ self.world.gather(mean).T
+        every = gather_cells(Cells({"symbol": symbols}, cells.valid), self.world)
+        itself = all_.places[:, None] == torch.arange(eligible.shape[1], device=eligible.device)
+        return tfidf(count_symbols(every.fields["symbol"], every.valid), eligible | itself, all_.own)
 
     def _match(self, model: Model, encoded: Encoded, names: Sequence[str], swap: Swap) -> dict[str, Term]:
         if not self.config.match_weight:
@@ -355,7 +363,7 @@ class Interbert(Objective):
         if not names or not (config.contrast_weight or config.item_weight):
             return {}
         alone = model.alone(model.tokenize(clean))
-        ignore = self._ignore(clean, names) if config.false_negatives else None
+        ignore = ignored(clean, names, self.world) if config.false_negatives else None
         terms = {}
         for i, j in combinations(range(len(names)), 2) if config.contrast_weight else ():
             one, other, skip = alone[names[i]], alone[names[j]], None if ignore is None else ignore[i, j]
@@ -379,21 +387,3 @@ class Interbert(Objective):
             offset=self.world.rank * len(batch),
             ignore=ignore,
         )
-
-    def _ignore(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        none = torch.zeros_like(batch.keys)
-        digests = torch.stack([batch.digests.get(name, none).where(batch.cells[name].present, none) for name in names])
-        gather = self.world.gather
-        return false_negatives(batch.groups, digests, all_groups=gather(batch.groups), all_digests=gather(digests.T).T)
-
-
-def _similarity(model: Model, batch: Batch, name: str, eligible: Tensor) -> Tensor:
-    """How alike the cells of two rows are, (B, B): TF-IDF cosine of symbols, else cosine of mean targets."""
-    modality, cells = model.modality(name), batch.cells[name]
-    symbols = modality.symbols(cells.fields)
-    if symbols is None:
-        target = modality.target(cells.packed()).float()
-        mean = F.normalize(presence.pool(presence.scatter(target, cells.valid)).z, dim=-1, eps=1e-6)
-        return mean @ mean.T
-    itself = torch.eye(len(batch), dtype=torch.bool, device=eligible.device)
-    return tfidf(count_symbols(symbols, cells.valid), eligible | itself)

@@ -43,7 +43,7 @@ class M3AEConfig(ObjectiveConfig):
             may have nothing visible (12 of 64 slots at 75 %: 2 rows in 100). By default real tokens alone are drawn.
         divide: "rows" averages a modality's loss over the rows that have something of it to predict; "batch" divides
             by all rows, as the release does.
-        all_tokens: modalities whose loss is on visible tokens too.
+        all_tokens: modalities whose loss is on visible tokens too, of those that may be hidden.
         decoder: its stack. decoder_width: its width; 0 takes half the model's, at least 32.
         places: what the decoder knows of a token's place: "query", a linear map of `Modality.query`; "sincos", fixed
             codes where a modality has coordinates.
@@ -78,6 +78,10 @@ class M3AEConfig(ObjectiveConfig):
         if self.slots and (self.shares != "fixed" or set(self.slots) & set(self.units)):
             raise ValueError("slots draws padding too, as the release does; it has neither units nor Dirichlet shares")
         return self
+
+    @property
+    def aligned(self) -> bool:
+        return False
 
     def build(self, model: Model) -> M3AE:
         """The objective for `model`, which may have any stages; the paper's has a trunk alone."""
@@ -165,9 +169,9 @@ class M3AE(Objective):
         L = sum_m w_m mean_b l_b(m),    l_b(m) = mean over the hidden tokens i of row b of d_m(o_bi, t_bi)
 
     Hidden tokens are taken out before anything is embedded, so the encoder (all stages of the model) costs what the
-    visible ones cost. A row keeps floor(L (1 - r)) of the L real tokens of each modality; a row that would keep nothing
-    at all keeps the one token with the smallest draw, because a model has no vector of nothing. A row with one token in
-    all therefore has nothing to predict, and does not count.
+    visible ones cost. Of the L real tokens of each modality that may be hidden a row keeps floor(L (1 - r)), and all
+    that may not (marks of begin and end). A row that would keep nothing at all keeps the token with the smallest draw,
+    because a model has no vector of nothing; with one token in all it has nothing to predict, and does not count.
 
     Source: Geng et al., "Multimodal Masked Autoencoders Learn Transferable Representations", arXiv 2205.14204;
         young-geng/m3ae_public at a5eb14f. MAE (He et al. 2022); the Dirichlet shares: Bachmann et al. 2022 (MultiMAE).
@@ -180,7 +184,6 @@ class M3AE(Objective):
     Related: SCALE (mask tokens in the encoder, contrast besides), MAE (this with one modality).
     """
 
-    aligned = False
     trains_unique = True  # the decoder reads the whole item vector
 
     def __init__(self, config: M3AEConfig, model: Model) -> None:
@@ -204,7 +207,9 @@ class M3AE(Objective):
         decoded, terms = self.decoder(model, batch, seen), {}
         for name, tokens in decoded.items():
             modality, cells = model.modality(name), batch.cells[name]
-            where = tokens.valid if name in self.config.all_tokens else tokens.valid & ~seen.visible[name]
+            where = tokens.valid & modality.may_hide(cells)
+            if name not in self.config.all_tokens:
+                where = where & ~seen.visible[name]
             target = modality.target({key: value[where] for key, value in cells.fields.items()})
             prediction = self.heads[name](tokens.x[where])
             rows = where.nonzero()[:, 0]
@@ -216,10 +221,12 @@ class M3AE(Objective):
     # -- what is visible ---------------------------------------------------------------------------------------------
 
     def choose(self, model: Model, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """Modality -> which of its tokens the encoder may see, (B, N) bool."""
+        """Modality -> which of its tokens the encoder may see, (B, N) bool: a part of those that may be hidden
+        (`Modality.maskable`), and the others."""
         names = [name for name in model.names if name in batch.cells]
         keys = torch.zeros_like(batch.keys) if self.config.shared_mask else batch.keys
-        valid = {name: batch.cells[name].valid for name in names}
+        valid = {name: model.modality(name).may_hide(batch.cells[name]) for name in names}
+        always = {name: batch.cells[name].valid & ~valid[name] for name in names}
         draws = {}
         for name in names:
             slots = max(valid[name].shape[1], self.config.slots.get(name, 0))
@@ -237,6 +244,7 @@ class M3AE(Objective):
                 visible[name] = valid[name] & shown[:, : valid[name].shape[1]]
             else:
                 visible[name] = presence.show(valid[name], counts[name], draws[name], tied[name])
+            visible[name] = visible[name] | always[name]
         draws = {name: draws[name][:, : valid[name].shape[1]] for name in names}
         return presence.at_least_one(visible, valid, draws)
 

@@ -154,7 +154,7 @@ class Scale(Objective):
         super().__init__()
         self.config = config
         width, names = model.config.width, model.names
-        self.heads = nn.ModuleDict({name: model.modality(name).head(width) for name in names})
+        self.heads = nn.ModuleDict({name: model.head(name) for name in names})
         self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in names})
         start = torch.tensor(math.log(1 / config.temperature))
         self.log_scale = nn.Parameter(start.clone(), requires_grad=config.learn_temperature)
@@ -163,6 +163,9 @@ class Scale(Objective):
             self.recall = Recall(model.config.item_width(len(names)), width)
         if config.harmonise.form == "free":
             self.free = nn.Parameter(torch.zeros(len(names), len(names)))
+
+    def decoders(self) -> Mapping[str, nn.Module]:
+        return dict(self.heads.items())
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Losses named `masked/m`, `contrast/i~j`, `fusion/m` and `recall/m`, each with its count."""

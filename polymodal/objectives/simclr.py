@@ -39,6 +39,10 @@ class SimclrConfig(ObjectiveConfig):
     false_negatives: bool = True
     fusion_weight: float = Field(1.0, ge=0)
 
+    @property
+    def aligned(self) -> bool:
+        return self.across
+
     def build(self, model: Model) -> Simclr:
         """The objective for `model`. Raises BadInput for `across` with a single modality."""
         return Simclr(self, model)
@@ -62,7 +66,6 @@ class Simclr(Objective):
         super().__init__()
         self.config = config
         self.edges = edges(model.names, "full") if config.across else ()
-        self.aligned = config.across
         self.fuses = config.fusion_weight > 0 and ITEM in model.projections
         width, names = model.config.embedding, (*model.names, *([ITEM] if self.fuses else []))
         self.heads = nn.ModuleDict({n: ProjectionHead(width, config.head, width) for n in names if config.head})

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from polymodal import presence
 from polymodal.draws import seed_of, uniform
+from polymodal.losses._lending import borrow, everyone
 from polymodal.losses.corruption import Corruption
 from polymodal.losses.masking import masked_prediction
 from polymodal.losses.pairing import choose, eligible_partners, partners, same_or_not
 from polymodal.model import ITEM, Model
+from polymodal.nn.heads import predict
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, Embedded, Encoded, Losses, Parts, Term, Tokens
 
@@ -29,6 +31,7 @@ class StreamsConfig(ObjectiveConfig):
         mask_ratio: share of tokens (of units, where tokens hide together) hidden in every modality.
         mask_ratios: modality name -> ratio, where it differs; 0 for a modality that is only looked at.
         replacement: modality name -> Corruption, where it differs from the default.
+        tie: predict symbols by the model's own vectors of them, as BERT does.
         one_at_a_time: hide tokens of one modality a row only, drawn anew in every step, so that what is hidden in a
             picture is not also hidden in its title (UNITER's conditional masking).
         mismatch: chance that a row asked about two of its modalities gets a wrong one of them.
@@ -46,6 +49,7 @@ class StreamsConfig(ObjectiveConfig):
     mask_ratio: float = Field(0.15, ge=0, le=1)
     mask_ratios: dict[str, float] = Field(default_factory=dict)
     replacement: dict[str, Corruption] = Field(default_factory=dict)
+    tie: bool = False
     one_at_a_time: bool = False
     mismatch: float = Field(0.5, ge=0, le=1)
     matching_reads: Literal["product", "item"] = "product"
@@ -56,6 +60,10 @@ class StreamsConfig(ObjectiveConfig):
     recall_weight: float = Field(0.5, ge=0)
     recall_ratio: float = Field(0.25, gt=0, le=1)
 
+    @property
+    def aligned(self) -> bool:
+        return False
+
     def build(self, model: Model) -> Streams:
         """The objective for `model`, which may have any stages."""
         return Streams(self, model)
@@ -63,7 +71,8 @@ class StreamsConfig(ObjectiveConfig):
 
 class Asked(NamedTuple):
     """The question of each row: which pair (B,), its two sides (B, 2), whether they belong together (B,), whether the
-    row is asked at all (B,), and for each modality whose cell stands in the row (M, B).
+    row is asked at all (B,), and for each modality whose cell stands in the row (M, B), its place among the rows of all
+    processes; `places` (B,) are the rows' own.
     """
 
     pair: Tensor
@@ -71,6 +80,7 @@ class Asked(NamedTuple):
     same: Tensor
     counted: Tensor
     source: Tensor
+    places: Tensor
 
 
 class Matcher(nn.Module):
@@ -124,20 +134,20 @@ class Streams(Objective):
     Differences from them: any number of modalities, any absent; continuous tokens are regressed (no detector's classes
         to predict); a pair is matched by a pass of its own, so that a row with a wrong cell teaches no masked
         prediction and a wrong cell of a third modality cannot tell on a pair; no word-region alignment (UNITER), no
-        question answering (LXMERT), no next caption (VisualBERT); wrong cells come from the rows of the batch on this
-        process, not of one group and not of equal content; L_recall (`recall_weight`).
+        question answering (LXMERT), no next caption (VisualBERT); wrong cells come from the rows of the batch, of all
+        processes, not of one group and not of equal content; L_recall (`recall_weight`).
     Related: SCALE (contrast instead of matching), BERT (this with one modality).
     """
 
-    aligned = False
     trains_unique = True  # by recall
 
     def __init__(self, config: StreamsConfig, model: Model) -> None:
         super().__init__()
         self.config = config
         width, names = model.config.width, model.names
-        self.heads = nn.ModuleDict({name: model.modality(name).head(width) for name in names})
-        self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in names})
+        self.heads = nn.ModuleDict({name: model.head(name, config.tie) for name in names})
+        lacking = [name for name in names if model.modality(name).mask() is None]
+        self.masks = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in lacking})
         self.pairs = list(itertools.combinations(range(len(names)), 2))
         if config.matching_weight and self.pairs:
             self.matcher = Matcher(config, model, len(self.pairs))
@@ -148,13 +158,16 @@ class Streams(Objective):
                 nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
             )
 
+    def decoders(self) -> Mapping[str, nn.Module]:
+        return dict(self.heads.items())
+
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Losses named `masked/m`, `matching/i~j` and `recall/m`, each with its count."""
         batch = views[0]
         names = [name for name in model.names if name in batch.cells]
         hidden = self._hide(model, batch, names, seed)
         parts = model.tokenize(
-            batch, lambda name, content, cells: self._replace(name, content, cells, hidden[name], batch, seed)
+            batch, lambda name, content, cells: self._replace(model, name, content, cells, hidden[name], batch, seed)
         )
         draws = {name: uniform(seed_of(seed, "drop", name), batch.keys, 2) for name in names}
         encoded = model.encode(parts, lambda p: presence.drop(p, self.config.modality_dropout, draws))
@@ -185,10 +198,13 @@ class Streams(Objective):
             hidden = {name: hide & (which == at)[:, None] for at, (name, hide) in enumerate(hidden.items())}
         return hidden
 
-    def _replace(self, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int) -> Tensor:
+    def _replace(
+        self, model: Model, name: str, content: Tensor, cells: Cells, hidden: Tensor, batch: Batch, seed: int
+    ) -> Tensor:
         how, count = self.config.replacement.get(name, Corruption()), cells.valid.shape[1]
         fate, donor = (uniform(seed_of(seed, what, name), batch.keys, count) for what in ("fate", "donor"))
-        return how.apply(content, cells.valid, hidden, self.masks[name], fate, donor)
+        own = model.modality(name).mask()
+        return how.apply(content, cells.valid, hidden, self.masks[name] if own is None else own, fate, donor)
 
     def _masked(self, model: Model, batch: Batch, encoded: Encoded, hidden: Mapping[str, Tensor]) -> dict[str, Term]:
         if not self.config.masked_weight:
@@ -198,7 +214,8 @@ class Streams(Objective):
             part, modality = encoded.last[name], model.modality(name)
             where = hide & part.valid  # what modality dropout kept from the others has no prediction
             target = modality.target({key: value[where] for key, value in batch.cells[name].fields.items()})
-            terms[f"masked/{name}"] = masked_prediction(self.heads[name](part.x[where]), target, modality.distance)
+            prediction = predict(self.heads[name], part.x[where], modality.table())
+            terms[f"masked/{name}"] = masked_prediction(prediction, target, modality.distance)
         return terms
 
     # -- matching ----------------------------------------------------------------------------------------------------
@@ -212,9 +229,9 @@ class Streams(Objective):
         for at, name in enumerate(model.names):
             if name in parts:
                 here = asked.counted & (asked.sides == at).any(1)
-                source = asked.source[at]
-                tokens = Tokens(parts[name].x[source], parts[name].valid[source])
-                shown[name] = presence.restrict(tokens, here)
+                own, source = Cells({"x": parts[name].x}, parts[name].valid), asked.source[at]
+                lent = borrow(own, source != asked.places, source, self.world)
+                shown[name] = presence.restrict(Tokens(lent.fields["x"], lent.valid), here)
         logits = self.matcher(model, model.encode(shown), asked)
         known = [at for at, pair in enumerate(self.pairs) if all(model.names[side] in parts for side in pair)]
         terms = same_or_not(logits, asked.same, asked.pair, asked.counted, known)
@@ -222,26 +239,23 @@ class Streams(Objective):
         return dict(zip(named, terms, strict=True))
 
     def _ask(self, model: Model, batch: Batch, seed: int) -> Asked:
-        none = torch.zeros_like(batch.keys)
-        present = torch.stack(
-            [batch.cells[n].present if n in batch.cells else none.bool() for n in model.names]
-        )  # (M, B)
+        all_ = everyone(batch, model.names, self.world)
+        present = all_.present[:, all_.own]  # (M, B)
         sides = torch.tensor(self.pairs, device=present.device)
         able = present[sides[:, 0]] & present[sides[:, 1]]
         pair, some = choose(able.T, uniform(seed_of(seed, "pair"), batch.keys, len(self.pairs)))
         fate = uniform(seed_of(seed, "mismatch"), batch.keys, 2)
         changed = sides[pair].gather(1, (fate[:, 1:] < 0.5).long())[:, 0]  # the side that would be another row's
         found = [
-            partners(eligible_partners(p, batch.groups, batch.digests.get(n, batch.keys)), batch.keys, seed_of(seed, n))
-            for n, p in zip(model.names, present, strict=True)
+            partners(eligible_partners(there, all_.groups, digests, all_.own), all_.keys, seed_of(seed, name), all_.own)
+            for name, there, digests in zip(model.names, all_.present, all_.digests, strict=True)
         ]
         partner, exists = (torch.stack(each) for each in zip(*found, strict=True))
-        rows = torch.arange(len(batch), device=present.device)
         wrong = fate[:, 0] < self.config.mismatch
         # a row that nobody could be mistaken for is not asked: it would only teach to say yes
-        counted = some & exists[changed, rows]
-        taken = (torch.arange(len(present), device=rows.device)[:, None] == changed) & wrong & counted
-        return Asked(pair, sides[pair], ~wrong, counted, torch.where(taken, partner, rows))
+        counted = some & exists[changed, torch.arange(len(batch), device=present.device)]
+        taken = (torch.arange(len(present), device=present.device)[:, None] == changed) & wrong & counted
+        return Asked(pair, sides[pair], ~wrong, counted, torch.where(taken, partner, all_.places), all_.places)
 
     # -- recall ------------------------------------------------------------------------------------------------------
 
@@ -264,7 +278,7 @@ class Streams(Objective):
             ]
             state = torch.cat(states) + modality.query(fields).repeat(2, 1)
             target = modality.target(fields)
-            prediction = self.heads[name](state + self.mlp(state))
+            prediction = predict(self.heads[name], state + self.mlp(state), modality.table())
             terms[f"recall/{name}"] = masked_prediction(
                 prediction, target.repeat(2, *[1] * (target.ndim - 1)), modality.distance
             )

@@ -386,4 +386,9 @@ def _notes(world: _World, grouped: bool) -> tuple[str, ...]:
     ]
     if grouped:
         told.append("Items of one group (variants of a product) are different items in instance retrieval.")
+    if not world.embedder.recipe.objective.aligned:
+        told.append(
+            f"Nothing in this model's objective ({world.embedder.recipe.objective.kind}) makes the vectors of single "
+            "modalities comparable: where one modality looks for another, expect chance."
+        )
     return (*told, *world.notes)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from polymodal.catalogue.loader import Loader
+from polymodal.catalogue.negatives import Negatives, find_negatives
 from polymodal.catalogue.prepare import Prepared, prepare
 from polymodal.catalogue.quarantine import Quarantined, decode_record
 from polymodal.catalogue.reader import Catalogue
@@ -24,6 +25,7 @@ from polymodal.catalogue.shards import Shards
 from polymodal.config import discover, nearest
 from polymodal.embed import export, model_folder
 from polymodal.modality import Fitted, Modality
+from polymodal.model import Model
 from polymodal.objective import Objective
 from polymodal.recipe import Recipe, build_model
 from polymodal.train.distributed import Group, join_group
@@ -161,12 +163,13 @@ def train(recipe: Recipe, run: Path, console: Console | None = None, device: str
         )
     check_shapes(rows, decoders(recipe))
     fitted = fit_modalities(recipe, rows, split_rows(rows, recipe.split))
+    parts = _parts(recipe, fitted, rows, again=False)
     run.mkdir(parents=True, exist_ok=True)
     # the recipe last and at once: with it the run can be resumed, even before its first checkpoint
     (run / "fitted.json").write_text(json.dumps(fitted, ensure_ascii=False, sort_keys=True))
     (run / "recipe.json.part").write_text(recipe.model_dump_json(indent=1))
     (run / "recipe.json.part").replace(run / "recipe.json")
-    return _fit(recipe, fitted, rows, run, console, device, again=False)
+    return _fit(parts, fitted, rows, run, console, device, again=False)
 
 
 def resume(run: Path, console: Console | None = None, device: str | None = None) -> TrainResult:
@@ -178,11 +181,36 @@ def resume(run: Path, console: Console | None = None, device: str | None = None)
         raise BadInput("--resume", "a run directory", run, "Start one with: polymodal train RECIPE DATA --run DIR")
     recipe = Recipe.parse(json.loads((run / "recipe.json").read_text()))
     fitted = json.loads((run / "fitted.json").read_text())
-    return _fit(recipe, fitted, open_rows(Path(recipe.data)), run, console, device, again=True)
+    rows = open_rows(Path(recipe.data))
+    return _fit(_parts(recipe, fitted, rows, again=True), fitted, rows, run, console, device, again=True)
+
+
+class _Parts(NamedTuple):
+    """What a run is made of, and the list that bad cells are put on."""
+
+    recipe: Recipe
+    model: Model
+    objective: Objective
+    loader: Loader
+    group: Group | None
+    bad: list[Quarantined]
+
+
+def _parts(recipe: Recipe, fitted: Mapping[str, Fitted], rows: Rows, again: bool) -> _Parts:
+    """Everything that can be refused, before anything is written."""
+    group = join_group()
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(recipe, dict(fitted))
+    objective = recipe.objective.build(model)
+    if not again:
+        model.start_from_bert(objective.decoders())
+    bad: list[Quarantined] = []
+    loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective, group, bad)
+    return _Parts(recipe, model, objective, loader, group, bad)
 
 
 def _fit(
-    recipe: Recipe,
+    parts: _Parts,
     fitted: Mapping[str, Fitted],
     rows: Rows,
     run: Path,
@@ -190,14 +218,7 @@ def _fit(
     device: str | None,
     again: bool,
 ) -> TrainResult:
-    group = join_group()
-    torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe, dict(fitted))
-    if not again:
-        model.start_from_bert()
-    objective = recipe.objective.build(model)
-    bad: list[Quarantined] = []
-    loader = _loader(recipe, rows, {name: model.modality(name) for name in model.names}, objective, group, bad)
+    recipe, model, objective, loader, group, bad = parts
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = Trainer(model, objective, recipe, loader, run, where, group, console)
     warnings = trainer.resume() if again and any((run / "checkpoints").glob("step-*")) else []
@@ -242,7 +263,7 @@ def _loader(
     known = sorted(c.removeprefix("label_") for c in rows.index.column_names if c.startswith("label_"))
     if objective.label and objective.label not in known:
         raise BadInput("objective.label", "a label of the data", objective.label, nearest(objective.label, known))
-    sampler = BlockShuffle(rows.blocks, numbers, config.seed)
+    sampler = BlockShuffle(rows.blocks, numbers, config.seed, hard=_negatives(rows, numbers, modalities, objective))
     return Loader(
         rows,
         modalities,
@@ -258,3 +279,14 @@ def _loader(
         world=1 if group is None else group.size,
         quarantine=bad.append,
     )
+
+
+def _negatives(
+    rows: Rows, numbers: np.ndarray, modalities: Mapping[str, Modality], objective: Objective
+) -> Negatives | None:
+    """Found anew when a run goes on: they follow from the rows and what was fitted on them."""
+    wanted = objective.hard
+    if wanted is None:
+        return None
+    name = wanted.modality
+    return find_negatives(rows, numbers, name, modalities[name], share=wanted.share, band=wanted.band, top=wanted.top)

@@ -18,6 +18,7 @@ import polymodal.objectives.interbert as module
 from polymodal import presence
 from polymodal.draws import seed_of
 from polymodal.evaluate.retrieval import Judged, measure
+from polymodal.losses._lending import Swap
 from polymodal.losses.groups import span
 from polymodal.losses.matching import count_symbols, hard_pool, match, tfidf
 from polymodal.modalities.features import FeaturesConfig
@@ -26,7 +27,7 @@ from polymodal.model import Model, ModelConfig
 from polymodal.nn.blocks import StackConfig
 from polymodal.nn.match import MatchHead
 from polymodal.nn.pretrained import Bert, fill_bert, fill_stack
-from polymodal.objectives.interbert import Grouping, Interbert, InterbertConfig, Replacement, Swap
+from polymodal.objectives.interbert import Grouping, Interbert, InterbertConfig, Replacement
 from polymodal.recipe import TrainConfig, build_model
 from polymodal.recipes.interbert import reference
 from polymodal.tensors import Batch

@@ -93,7 +93,7 @@ def tiny():
     model = Model(
         {
             "image": Image(image, 8, {"mean": [0.0] * 3, "spread": [1.0] * 3}),
-            "text": Text(text, 8, SimpleNamespace(size=11)),
+            "text": Text(text, 8, SimpleNamespace(marks={}, size=11)),
         },
         shape,
     )
@@ -348,7 +348,7 @@ def test_schedule():
 @pytest.mark.parametrize(("real", "ratio", "chance"), [(4, 0.75, 0.306244), (8, 0.75, 0.085254), (8, 0.9, 0.43306)])
 def test_short_texts_with_nothing_visible(real, ratio, chance):
     """Padding in the draw (`slots`) empties short texts as often as the release does; real tokens alone never."""
-    text = Text(TextConfig(max_tokens=64), 8, SimpleNamespace(size=11))
+    text = Text(TextConfig(max_tokens=64), 8, SimpleNamespace(marks={}, size=11))
     image = Image(ImageConfig(size=8, patch=2, max_pictures=1), 8, {})
     model = Model({"image": image, "text": text}, ModelConfig(width=8, embedding=8, stages=("trunk",)))
     rows = 4000
@@ -384,7 +384,7 @@ def on_meta(size, kinds):
     with torch.device("meta"):
         built = {}
         for name, config in made.modalities.items():
-            pieces = SimpleNamespace(size=30522)
+            pieces = SimpleNamespace(marks={}, size=30522)
             built[name] = Text(config, width, pieces) if name == "text" else config.build(width, {})
         model = Model(built, made.model)
         return model, made.objective.build(model)

@@ -120,6 +120,12 @@ def test_refusals(tmp_path):
     export(tmp_path / "model", recipe, fitted, build_model(recipe, fitted).state_dict())
     with pytest.raises(BadInput, match="matching head"):
         Matcher.load(tmp_path)
+    untrained = micro.recipe(("trunk", "towers"))
+    untrained = untrained.replace(model=untrained.model.replace(match=8))
+    for recipe, kind in ((untrained, "scale"), (made(match_weight=0.0), "interbert")):
+        export(tmp_path / kind / "model", recipe, fitted, build_model(recipe, fitted).state_dict())
+        with pytest.raises(BadInput, match=rf"trained by {kind}.*Recipes that train one: interbert\."):
+            Matcher.load(tmp_path / kind)
     with pytest.raises(MediaError):
         matcher().match([Record("bad", {"vector": np.full((1, 8), np.nan, np.float32)})], [RED])
 

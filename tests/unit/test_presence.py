@@ -328,10 +328,14 @@ def test_at_least_one_where_it_is_asked_for(valid, ratio, seed, tie):
 
 def test_exchange_takes_whole_cells():
     cells = presence.fill(rows_of([2, 3, 1]))
-    other = presence.exchange(cells, torch.tensor([True, False, True]), torch.tensor([1, 0, 2]))
+    donors = presence.take(cells, torch.tensor([1, 0, 2]))
+    other = presence.exchange(cells, torch.tensor([True, False, True]), donors)
     assert other.valid.sum(1).tolist() == [3, 3, 1]
     assert torch.equal(other.fields["x"][0], cells.fields["x"][1])
     assert all(torch.equal(other.fields[n][1:], cells.fields[n][1:]) for n in ("x", "id"))
+    longer = presence.exchange(cells, torch.tensor([True, False, False]), presence.lengthen(donors, 5))
+    assert longer.valid.sum(1).tolist() == [3, 3, 1]
+    assert longer.fields["x"].shape[1] == longer.valid.shape[1] == 5
 
 
 @given(masks())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polymodal.losses.groups import own_row, span
-from polymodal.losses.matching import count_symbols, draw_partner, hard_pool, in_pool, match, tfidf
+from polymodal.losses.matching import count_symbols, hard_pool, in_pool, match, tfidf
 
 BAD = float("nan")
 
@@ -57,21 +57,6 @@ def test_pool_is_a_band_cut_off_and_short_where_there_is_no_more():
 def test_a_pool_as_a_mask():
     pool = torch.tensor([[2, 0, -1], [-1, -1, -1]])
     assert in_pool(pool, 4).tolist() == [[True, False, True, False], [False] * 4]
-
-
-def test_partner_is_the_best_score_among_the_eligible():
-    scores = torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]])
-    eligible = torch.tensor([[True, False, True], [False, False, False]])
-    at, found = draw_partner(scores, eligible)
-    assert at[0] == 2
-    assert found.tolist() == [True, False]
-
-
-def test_partners_are_drawn_evenly():
-    scores = torch.rand(6000, 5, generator=torch.Generator().manual_seed(0))
-    eligible = torch.tensor([True, False, True, True, False]).expand(6000, -1)
-    share = torch.bincount(draw_partner(scores, eligible)[0], minlength=5) / 6000
-    assert (share - torch.tensor([1, 0, 1, 1, 0]) / 3).abs().max() < 0.03
 
 
 def test_span_counts_places_among_what_may_be_hidden():

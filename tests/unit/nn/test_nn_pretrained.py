@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from polymodal.losses.corruption import Corruption
 from polymodal.modalities.features import FeaturesConfig
 from polymodal.modalities.text import TextConfig
 from polymodal.model import Model, ModelConfig
 from polymodal.nn.blocks import Stack, StackConfig
+from polymodal.nn.heads import predict
 from polymodal.nn.match import MatchHead
-from polymodal.nn.pretrained import read_bert
+from polymodal.nn.pretrained import fill_head, read_bert
+from polymodal.objectives.interbert import InterbertConfig
+from polymodal.objectives.scale import ScaleConfig
+from polymodal.objectives.streams import StreamsConfig
 from polymodal.presence import fill
-from polymodal.tensors import Batch
+from polymodal.tensors import Batch, Cells
 from polymodal.types import BadInput
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "shoe", "##s", "vase", ",", "neu"]
@@ -34,7 +40,7 @@ SHAPE = ModelConfig(
 
 
 def weights(seed=0):
-    """A BERT by the names of the Hugging Face files."""
+    """A BERT with its masked language model, by the names of the Hugging Face files."""
     generator = torch.Generator().manual_seed(seed)
 
     def pair(name, *shape):
@@ -53,19 +59,22 @@ def weights(seed=0):
             found |= pair(f"{layer}.{name}", D, D)
         found |= pair(f"{layer}.intermediate.dense", INNER, D) | pair(f"{layer}.output.dense", D, INNER)
         found |= pair(f"{layer}.attention.output.LayerNorm", D) | pair(f"{layer}.output.LayerNorm", D)
+    found |= pair("cls.predictions.transform.dense", D, D) | pair("cls.predictions.transform.LayerNorm", D)
+    found["cls.predictions.bias"] = torch.randn(len(WORDS), generator=generator)
     return found | pair("pooler.dense", D, D)
 
 
-def write(folder, prefix="", old=False, tokenizer=False, **config):
+def write(folder, prefix="", old=False, tokenizer=False, head=True, **config):
     told = {"hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS, "hidden_act": "gelu", **config}
     (folder / "config.json").write_text(json.dumps(told))
-    named = {prefix + name: value for name, value in weights().items()}
+    own = {n: w for n, w in weights().items() if head or not n.startswith("cls.")}
+    named = {(name if name.startswith("cls.") else prefix + name): value for name, value in own.items()}
     if old:
         named = {
             n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
             for n, value in named.items()
         }
-    save_file({**named, "cls.predictions.bias": torch.zeros(3)}, folder / "model.safetensors")
+    save_file(named, folder / "model.safetensors")
     (folder / "vocab.txt").write_text("\n".join(WORDS))
     if tokenizer:
         from polymodal.modalities._pieces import WordPieces
@@ -109,6 +118,71 @@ def plain(ids, valid, w):
         layer.load_state_dict(state)
         x = layer.eval()(x, src_key_padding_mask=~valid)
     return x
+
+
+def plain_words(ids, valid, w):
+    """The logits of that BERT's masked language model, its decoder tied to the words."""
+    x = plain(ids, valid, w)
+    name = "cls.predictions.transform"
+    x = nn.functional.gelu(nn.functional.linear(x, w[f"{name}.dense.weight"], w[f"{name}.dense.bias"]))
+    x = nn.functional.layer_norm(x, (D,), w[f"{name}.LayerNorm.weight"], w[f"{name}.LayerNorm.bias"], 1e-12)
+    return nn.functional.linear(x, w["embeddings.word_embeddings.weight"], w["cls.predictions.bias"])
+
+
+@pytest.mark.parametrize(
+    "config", [InterbertConfig(tie=True), StreamsConfig(), StreamsConfig(tie=True), ScaleConfig()], ids=str
+)
+@pytest.mark.parametrize("form", [{}, {"prefix": "bert.", "old": True}], ids=str)
+def test_hidden_words_are_predicted_as_the_bert_of_the_folder_does(tmp_path, form, config):
+    made = model(write(tmp_path, **form))
+    objective = config.build(made)
+    with torch.no_grad():
+        made.modality("title").content.weight.add_(1.0)
+        made.start_from_bert(objective.decoders())
+    rows = batch(made, "Red shoes, blue", "vase")
+    cells = rows.cells["title"]
+    hidden = torch.zeros_like(cells.valid)
+    hidden[0, 2] = hidden[1, 1] = True
+    ids = cells.fields["id"].masked_fill(hidden, WORDS.index("[MASK]"))
+    with torch.no_grad():
+        state = made.encode(
+            made.tokenize(replace(rows, cells={"title": Cells({**cells.fields, "id": ids}, cells.valid)}))
+        )
+        found = predict(
+            objective.decoders()["title"], state.last["title"].x[cells.valid], made.modality("title").table()
+        )
+        wanted = plain_words(ids, cells.valid, weights())[cells.valid]
+    assert found.abs().max() > 1
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_hidden_tokens_are_bert_s_own_mask(tmp_path):
+    made = model(write(tmp_path))
+    objective = StreamsConfig(mask_ratio=1.0, replacement={"title": Corruption(random=0, keep=0)}).build(made)
+    rows = batch(made, "red shoe blue")
+    cells = rows.cells["title"]
+    content = made.modality("title").embed(cells.packed())
+    hidden = objective._hide(made, rows, ["title"], 0)["title"]
+    out = objective._replace(made, "title", content, cells, hidden, rows, 0)
+    assert torch.equal(out[1:-1], weights()["embeddings.word_embeddings.weight"][4].expand(3, -1))
+    assert torch.equal(out[[0, -1]], content[[0, -1]])
+
+
+def test_a_head_of_another_form_and_a_folder_without_one_change_nothing(tmp_path):
+    bert = read_bert(write(tmp_path))
+    words = InterbertConfig(tie=True).build(model(tmp_path)).heads["title"]
+    assert fill_head(bert, words)
+    for head in (
+        nn.Linear(D, len(WORDS)),
+        nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.LayerNorm(D), nn.Linear(D, 12)),
+    ):
+        before = {name: p.detach().clone() for name, p in head.named_parameters()}
+        assert not fill_head(bert, head)
+        assert all(torch.equal(p, before[name]) for name, p in head.named_parameters())
+    assert not fill_head(read_bert(write(tmp_path, head=False)), words)
+    other = nn.Sequential(nn.Linear(D, D), nn.GELU(), nn.LayerNorm(D), nn.Linear(D, 3))
+    with pytest.raises(BadInput, match=r"cls\.predictions"):
+        fill_head(bert, other)
 
 
 @pytest.mark.parametrize(

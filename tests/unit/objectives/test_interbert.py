@@ -7,10 +7,12 @@ import pytest
 import torch
 from support import STAGE_ORDERS, build_model, build_objective, gradients, make_batch, select
 
+from polymodal.losses._lending import Swap
 from polymodal.losses.matching import count_symbols, tfidf
 from polymodal.model import ITEM, Model, ModelConfig
 from polymodal.nn.blocks import StackConfig
-from polymodal.objectives.interbert import Grouping, InterbertConfig, Replacement, Swap
+from polymodal.objective import Alone, HardNegatives
+from polymodal.objectives.interbert import Grouping, InterbertConfig, Replacement
 from polymodal.presence import fill
 from polymodal.recipe import Recipe
 from polymodal.recipes.interbert import recipe, reference
@@ -59,7 +61,7 @@ def test_one_cell_of_a_row_is_exchanged_for_one_of_a_row_that_has_as_much(model,
 
 def test_the_exchanged_cell_is_the_donors_and_nothing_else_changes(model, batch):
     swap = swapped(build_objective("interbert", model), model, batch)
-    other = swap.apply(batch)
+    other = swap.apply(batch, Alone())
     for name in KINDS:
         cells, before = other.cells[name], batch.cells[name]
         taken = swap.rows[name]
@@ -111,6 +113,36 @@ def test_hard_donors_are_the_most_similar_within_the_band(hard, wanted):
     assert len(taken) > 10
     hits = torch.stack([(best[row] == swap.donors["text"][row]).any() for row in taken]).double().mean()
     assert hits >= 0.9 if wanted else hits < 0.3  # ties of rounding aside
+
+
+def test_hard_donors_of_the_whole_set_are_those_beside_the_rows(model):
+    """A row that the loader gave a hard negative gets its cell, of any modality; all others draw from everybody."""
+    batch = make_batch(model, [KINDS] * 60)
+    none = batch.keys.clone()
+    beside = torch.where(torch.arange(60) % 5 == 0, batch.keys.roll(-1), none)
+    how = Replacement(share=1.0, corpus="text")
+    objective = build_objective("interbert", model, replacement=how)
+    assert objective.hard == HardNegatives("text", 0.2, (0.0, 0.5), 4)
+    swap = swapped(objective, model, replace(batch, hard=beside))
+    plain = swapped(objective, model, batch)
+    for name in KINDS:
+        taken = swap.rows[name].nonzero()[:, 0]
+        assert len(taken) > 10
+        assert torch.equal(swap.rows[name], plain.rows[name])
+        hard = taken % 5 == 0
+        assert hard.any()
+        assert torch.equal(swap.donors[name][taken[hard]], taken[hard] + 1)
+        assert torch.equal(swap.donors[name][taken[~hard]], plain.donors[name][taken[~hard]])
+    sibling = replace(batch, hard=beside, groups=torch.arange(60) // 5)
+    taken = swapped(objective, model, sibling)
+    for name in KINDS:
+        rows = taken.rows[name].nonzero()[:, 0]
+        assert not (taken.donors[name][rows] // 5 == rows // 5).any(), "a negative of the row's group is none"
+    assert build_objective("interbert", model).hard is None
+    with pytest.raises(BadInput, match=r"corpus.*text"):
+        build_objective("interbert", model, replacement=Replacement(corpus="title"))
+    with pytest.raises(BadInput, match="at most"):
+        Replacement.parse({"corpus": "text", "hard": 0.6})
 
 
 def test_labels_are_of_the_pairs_with_the_exchanged_cell(model, batch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from support import (
@@ -16,11 +17,16 @@ from support import (
 )
 
 from polymodal import presence
-from polymodal.nn.blocks import metered
+from polymodal.catalogue.loader import collate
+from polymodal.modalities.features import FeaturesConfig
+from polymodal.modalities.table import TableConfig
+from polymodal.modalities.text import TextConfig
+from polymodal.model import Model, ModelConfig
+from polymodal.nn.blocks import StackConfig, metered
 from polymodal.nn.positions import sincos
 from polymodal.objectives.m3ae import M3AEConfig
 from polymodal.tensors import Batch, Cells
-from polymodal.types import BadInput
+from polymodal.types import BadInput, Record
 
 ROWS = [
     FIVE,
@@ -82,6 +88,70 @@ def test_a_lone_token_stays_and_is_no_target():
     )
     term = losses(build(model), model, batch).terms["masked/features"]
     assert (float(term.value), int(term.count)) == (0.0, 0)
+
+
+def marked(tmp_path):
+    """A text whose marks, a table whose names and regions whose whole may not be hidden, in 40 rows."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(20))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    text = TextConfig(bert=str(tmp_path), max_tokens=12)
+    table = TableConfig(vocabulary=300, hide_names=False)
+    regions = FeaturesConfig(channels=4, boxes=True, whole=True, ordered=False)
+    cells = [(("colour", "red"), ("size", 3.0), ("weight", 2.5))]
+    parts = {
+        "text": text.build(16, text.fit([])),
+        "table": table.build(16, table.fit(cells)),
+        "regions": regions.build(16, {"channels": 4, "mean": [0.0] * 4, "spread": [1.0] * 4}),
+    }
+    stack = StackConfig(layers=1, heads=2)
+    model = Model(parts, ModelConfig(width=16, stages=("trunk",), tower=stack, trunk=stack))
+    numbers = np.random.default_rng(0)
+    records = []
+    for at in range(40):
+        boxes = np.tile([0.1, 0.1, 0.5, 0.5], (3, 1))
+        values = {
+            "text": " ".join(f"w{n}" for n in numbers.integers(0, 20, 1 + at % 8)),
+            "table": cells[0],
+            "regions": np.concatenate([numbers.standard_normal((3, 4)), boxes], 1).astype(np.float32),
+        }
+        records.append(Record(f"r{at}", values if at % 2 else {"text": values["text"]}))
+    return model, collate(records, parts)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ratio": 1.0},
+        {"ratio": 0.75},
+        {"ratio": 0.5, "units": ("table",)},
+        {"ratio": 0.75, "slots": {"text": 20}, "slack": 0.0},
+        {"ratio": 0.75, "shares": "dirichlet", "shared_mask": True},
+        {"ratio": 0.5, "all_tokens": ("text", "table")},
+    ],
+    ids=str,
+)
+def test_what_may_not_be_hidden_is_seen_and_is_no_target(tmp_path, fields):
+    model, batch = marked(tmp_path)
+    objective = build(model, **fields)
+    may = {name: model.modality(name).may_hide(batch.cells[name]) for name in model.names}
+    for seed in range(8):
+        visible = objective.choose(model, batch, seed)
+        for name, shown in visible.items():
+            valid = batch.cells[name].valid
+            assert (valid & ~may[name]).any()
+            assert not (valid & ~may[name] & ~shown).any(), "hidden all the same"
+            if fields["ratio"] < 1 and not {"slots", "units", "shares"} & set(fields):
+                wanted = ((may[name].sum(1) * (1 - fields["ratio"])) + 1e-6).floor()
+                assert torch.equal((shown & may[name]).sum(1), wanted.long())
+    seen = []
+    for name in model.names:
+        take = model.modality(name).target
+        model.modality(name).target = lambda values, take=take, name=name: seen.append((name, values)) or take(values)
+    losses(objective, model, batch)
+    ids = torch.cat([values["id"] for name, values in seen if name == "text"])
+    assert len(ids) > 10
+    assert not set(ids.tolist()) & {2, 3}, "[CLS] and [SEP] are predicted"
+    assert not any(values["whole"].any() for name, values in seen if name == "regions")
 
 
 def test_masks_belong_to_rows(model, batch):

@@ -110,12 +110,12 @@ def test_masked_text_is_predicted_from_the_other_streams():
 
 
 def content_after(how, name="text", seed=0):
-    _, objective, batch = world(replacement={name: how} if how else {})
+    model, objective, batch = world(replacement={name: how} if how else {})
     cells = batch.cells[name]
     content = torch.randn(int(cells.valid.sum()), 16)
     everything = cells.valid
-    out = objective._replace(name, content, cells, everything, batch, seed)
-    assert torch.equal(content, objective._replace(name, content, cells, everything & False, batch, seed))
+    out = objective._replace(model, name, content, cells, everything, batch, seed)
+    assert torch.equal(content, objective._replace(model, name, content, cells, everything & False, batch, seed))
     return content, out, cells.valid, objective.masks[name]
 
 
@@ -314,7 +314,7 @@ def test_one_modality_is_bert():
     assert set(losses.terms) == {"masked/text", "recall/text"}
     hidden = objective._hide(model, batch, ["text"], 0)["text"]
     modality, cells = model.modality("text"), batch.cells["text"]
-    parts = model.tokenize(batch, lambda n, c, cells: objective._replace(n, c, cells, hidden, batch, 0))
+    parts = model.tokenize(batch, lambda n, c, cells: objective._replace(model, n, c, cells, hidden, batch, 0))
     predicted = objective.heads["text"](model.encode(parts).last["text"].x[hidden])
     wanted = F.cross_entropy(predicted, cells.fields["id"][hidden])
     assert float(losses.terms["masked/text"].value.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from support import build_model, build_objective, make_batch, select
 
 from polymodal import presence
+from polymodal.objectives.interbert import Grouping, Replacement
 from polymodal.objectives.scale import HarmoniseConfig
 from polymodal.tensors import Batch
 from polymodal.train.distributed import Group, join_group
@@ -26,6 +28,7 @@ KINDS = ("text", "table", "features")
 # rank 1 has no features at all; rows of rank 0 lack text in one and have nothing but text in another
 ROWS = [KINDS, ("text",), ("table", "features"), KINDS, ("text", "table"), ("table",), ("text",), ("text", "table")]
 GROUPS = [0, 1, 2, 3, 0, 4, 5, 5]  # siblings on both sides of the cut, and on one
+MANY = [KINDS] * 2 + ROWS[:2] + [("text", "table"), KINDS, ("text", "table"), ("table",)]  # matching wants company
 CASES: dict[str, dict[str, Any]] = {
     "default": {"mask_ratio": 0.5},
     "release": {
@@ -48,24 +51,37 @@ CASES: dict[str, dict[str, Any]] = {
         "modality_dropout": 0.2,
         "mask_ratio": 0.5,
     },
+    "interbert": {
+        "replacement": Replacement(share=1.0, hard=0.5, band=(-1.0, 0.9)),
+        "group": Grouping(probability=0.4),
+        "modality_dropout": 0.0,
+    },
+    "interbert, negatives at hand": {"replacement": Replacement(share=1.0, corpus="text"), "modality_dropout": 0.0},
+    "streams": {"mismatch": 1.0, "mask_ratio": 0.5},
+    "streams masked": {"mismatch": 0.5, "matching_masked": True, "matching_reads": "item", "mask_ratio": 0.5},
 }
 STAGES = {
     "default": ("towers", "trunk"),
     "release": ("towers", "trunk"),
     "free": ("trunk", "towers"),
     "equal": ("trunk",),
+    "interbert": ("trunk", "towers"),
+    "interbert, negatives at hand": ("trunk", "towers"),
+    "streams": ("towers", "cotrunk"),
+    "streams masked": ("trunk",),
 }
 
 
 def of_case(case: str) -> tuple[Any, Any, Batch]:
     model = build_model(KINDS, STAGES[case])
-    batch = make_batch(model, ROWS, groups=GROUPS)
+    kind = next((kind for kind in ("interbert", "streams") if kind in case), "scale")
+    batch = make_batch(model, ROWS if kind == "scale" else MANY, groups=GROUPS)
     digests = {n: d.clone() for n, d in batch.digests.items()}
     digests["table"][4] = digests["table"][0]  # the same content on two ranks
     return (
         model,
-        build_objective("scale", model, **CASES[case]),
-        Batch(batch.ids, batch.cells, digests, batch.groups, batch.keys),
+        build_objective(kind, model, **CASES[case]),
+        replace(batch, digests=digests, hard=batch.keys.flip(0)),  # each row's negative is on the other side
     )
 
 
@@ -89,8 +105,8 @@ def _losses(group: Group, folder: str) -> None:
             n: presence.fill([{k: v[at][c.valid[at]] for k, v in c.fields.items()} for at in range(4)])
             for n, c in own.cells.items()
         }
-        own = Batch(own.ids, {n: c for n, c in cells.items() if c is not None}, own.digests, own.groups, own.keys)
-        assert ("features" in own.cells) == (rank == 0)
+        own = replace(own, cells={n: c for n, c in cells.items() if c is not None})
+        assert ("features" in own.cells) == (rank == 0 or objective.config.kind != "scale")
         own = presence.complete(own, {n: model.modality(n).blank() for n in KINDS})
         losses = objective(model, [own], 11)
         part = group.share(losses)
@@ -134,6 +150,22 @@ def test_the_cases_exercise_what_they_should():
         counts = {n: int(t.count) for n, t in objective(model, [batch], 11).terms.items()}
         # dropout may take one side of a rare pair from every row, where vectors are read after the trunk
         assert sum(count == 0 for count in counts.values()) <= 1, (case, counts)
+
+
+def test_cells_are_lent_from_one_process_to_the_other():
+    model, objective, batch = of_case("interbert")
+    swap = objective.swap(model, batch, KINDS, 11)
+    rows = torch.arange(len(batch))
+    across = [swap.rows[n] & ((swap.donors[n] < 4) != (rows < 4)) for n in KINDS]
+    assert torch.stack(across).any(1).sum() > 1
+    assert torch.stack(list(swap.rows.values())).any(0)[:4].any()
+    model, objective, batch = of_case("interbert, negatives at hand")
+    swap = objective.swap(model, batch, KINDS, 11)
+    flipped = [swap.rows[n] & (swap.donors[n] == 7 - rows) for n in KINDS]
+    assert torch.stack(flipped).any(0).sum() > 2
+    model, objective, batch = of_case("streams")
+    asked = objective._ask(model, batch, 11)
+    assert ((asked.source < 4) != (rows < 4)).any(0).sum() >= 2
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

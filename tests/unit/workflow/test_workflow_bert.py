@@ -17,6 +17,7 @@ from polymodal.match import Matcher
 from polymodal.model import Model
 from polymodal.nn.blocks import StackConfig
 from polymodal.objectives.interbert import InterbertConfig
+from polymodal.train.checkpoint import latest
 from polymodal.types import Record
 from polymodal.workflow import training
 
@@ -50,7 +51,11 @@ def bert(tmp_path):
     }
     for name, shape in names.items():
         weights |= {f"{name}.weight": 0.1 * torch.randn(shape), f"{name}.bias": 0.1 * torch.randn(shape[:1])}
-    save_file({f"bert.{n}": w for n, w in weights.items()}, folder / "model.safetensors")
+    for name, shape in (("dense", (16, 16)), ("LayerNorm", (16,))):
+        head = f"cls.predictions.transform.{name}"
+        weights |= {f"{head}.weight": torch.randn(shape), f"{head}.bias": torch.randn(shape[:1])}
+    weights["cls.predictions.bias"] = torch.randn(len(WORDS))
+    save_file({n if n.startswith("cls.") else f"bert.{n}": w for n, w in weights.items()}, folder / "model.safetensors")
     return folder
 
 
@@ -69,7 +74,7 @@ def test_a_run_that_starts_from_bert(bert, tmp_path, monkeypatch):
             match=8,
             bert={"title": str(bert)},
         ),
-        objective=InterbertConfig(),
+        objective=InterbertConfig(tie=True),
         train=base.train.replace(learning_rate=1e-9, warmup=0.0, weight_decay=0.0),
     )
     rows = Rows(micro.records())
@@ -85,7 +90,12 @@ def test_a_run_that_starts_from_bert(bert, tmp_path, monkeypatch):
     ):
         assert torch.allclose(kept[ours], source[f"bert.{theirs}"], atol=1e-6), ours
 
-    def refuse(self):
+    head = latest(tmp_path / "run" / "checkpoints")[0].tensors["objective"]
+    assert torch.allclose(head["heads.title.bias"], source["cls.predictions.bias"], atol=1e-6)
+    dense = source["cls.predictions.transform.dense.weight"]
+    assert torch.allclose(head["heads.title.transform.0.weight"], dense, atol=1e-6)
+
+    def refuse(self, heads=None):
         raise AssertionError("read again")
 
     monkeypatch.setattr(Model, "start_from_bert", refuse)
