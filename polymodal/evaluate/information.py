@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Floats, Interval, resample_weights
+from polymodal.evaluate.intervals import Floats, Interval, intervals
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, MissingExtra
 
@@ -124,7 +124,6 @@ def information_gain(
 def split_pair(
     names: tuple[str, str],
     gains: tuple[Floats, Floats, Floats],
-    labels: Sequence[str],
     entropy: float,
     *,
     resamples: int = 1000,
@@ -134,44 +133,33 @@ def split_pair(
 
     ::
 
-        I = mean gain,    shared = sum over y of p(y) min(mean gain of A at y, mean gain of B at y)
-        unique A = I(A) - shared,    synergy = I(A, B) - I(A) - I(B) + shared
+        of an item:  c = a + b - ab,   shared = c where a, b, ab and c are all above 0 or all below, else 0
+        in the mean: unique A = A - shared,   unique B = B - shared,   synergy = AB - A - B + shared
 
     Three mutual informations do not settle four amounts: shared - synergy alone is theirs, and how much is shared is a
-    definition. This one asks of every label value who tells it less well. **Signs**: gains are those of probes. A probe
-    that learnt too little makes I(A, B) too small and synergy negative; few items of a label make the smaller of two
-    noisy means too small, and what is shared with it. A negative amount says that this happened, so none is cut off.
+    definition. This one counts, item by item, the surprise that both sources take away and that is the same surprise.
+    The smaller of the two informations, the usual choice, calls two independent halves of a label shared.
+
+    **Signs**: gains are those of probes. A probe that learnt too little makes AB too small: then shared is too large,
+    and what only one knows, or both together, too small, even below zero. Nothing is cut off at zero.
 
     Args:
         gains: of A, of B, of A and B together, (n,) each, of the same items; NaN rows are left out.
-        labels: of the items. entropy: of the label, bits.
+        entropy: of the label, bits.
 
-    Source: Williams & Beer 2010, "Nonnegative decomposition of multivariate information" (I_min).
-    Differences: gains of probes in place of a known distribution.
+    Source: Ince 2017, "Measuring multivariate redundant information with pointwise common change in surprisal".
+    Differences: gains of probes in place of a known distribution, and the joint as it is: there it is the one of the
+    largest entropy that has the same pairs.
+    Raises: BadInput: no item can be judged.
     """
-    table = np.stack(gains, 1)
-    kept = np.isfinite(table).all(1)
-    if not kept.any():
+    a, b, both = np.stack(gains)[:, np.isfinite(np.stack(gains)).all(0)]
+    if not len(a):
         raise BadInput("gains", "at least one item that can be judged", "none")
-    table, codes = table[kept], np.unique(np.asarray(labels)[kept], return_inverse=True)[1]
-    member = np.eye(codes.max() + 1)[codes]
-    whole = _amounts(np.ones((1, len(table))), table, member)[0]
-    drawn = [_amounts(w.astype(np.float64), table, member) for w in resample_weights(len(table), resamples, seed)]
-    ends = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0) if resamples else np.stack([whole, whole])
-    said = [Interval(float(m), float(a), float(b), len(table)) for m, a, b in zip(whole, *ends, strict=True)]
-    return PairSplit(*names, len(table), entropy, *said)
-
-
-def _amounts(weights: Floats, table: Floats, member: Floats) -> Floats:
-    """(r, 7): I(A), I(B), I(A, B), shared, unique A, unique B, synergy of every resample."""
-    count = weights.sum(1, keepdims=True)
-    alone, other, both = (weights @ table / count).T
-    # the sum over a label's items, divided by all items, is p(y) times the mean gain at y
-    of = [weights @ (member * table[:, [at]]) / count for at in (0, 1)]
-    shared = np.minimum(*of).sum(1)
-    return np.stack(
-        [alone, other, both, shared, alone - shared, other - shared, both - alone - other + shared], 1
-    )
+    common = a + b - both
+    signs = np.sign(np.where(np.abs(np.stack([a, b, both, common])) > 1e-9, np.stack([a, b, both, common]), 0.0))
+    shared = np.where(np.abs(signs.sum(0)) == 4, common, 0.0)
+    columns = np.stack([a, b, both, shared, a - shared, b - shared, both - a - b + shared], 1)
+    return PairSplit(*names, len(a), entropy, *intervals(columns, resamples=resamples, seed=seed))
 
 
 def label_entropy(probe: ProbabilityProbe) -> float:

@@ -411,7 +411,7 @@ def pair_splits(
         gains = [information_gain(p, x, asked, seed=seed) for p, x in zip(probes, test[1:], strict=True)]
         entropy = label_entropy(probes[0])
         if np.isfinite(np.stack(gains)).all(0).any():
-            found = split_pair((a, b), (gains[0], gains[1], gains[2]), asked, entropy, resamples=resamples, seed=seed)
+            found = split_pair((a, b), (gains[0], gains[1], gains[2]), entropy, resamples=resamples, seed=seed)
             out.append(found)
     return tuple(out)
 

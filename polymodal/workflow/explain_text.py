@@ -1,0 +1,206 @@
+"""Explanations as a terminal and a Markdown file show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from polymodal.evaluate.intervals import Interval
+from polymodal.tasks.worth import READINGS
+
+if TYPE_CHECKING:
+    from polymodal.tasks.matched import Match
+    from polymodal.workflow.explaining import ExplainResult
+    from polymodal.workflow.explaining_item import ItemResult
+
+__all__ = ["catalogue_markdown", "catalogue_text", "item_text"]
+
+Rows = list[tuple[str, ...]]
+_BAR = 12
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3f}" if np.isfinite(value) else "–"
+
+
+def _interval(one: Interval) -> str:
+    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" if one.n else "–"
+
+
+# -- a catalogue -----------------------------------------------------------------------------------------------------
+
+
+def _tables(result: ExplainResult) -> list[tuple[str, tuple[str, ...], Rows]]:
+    """Title, heads and rows of every table."""
+    worth = result.worth
+    first = worth.readings[0]
+    order = sorted(worth.values.names, key=lambda n: -np.nan_to_num(first.modalities[n].mean, nan=-np.inf))
+    whole, nothing = f"{worth.full.mean:.3f} from everything an item has", f"{worth.empty:.3f} from nothing"
+    made: list[tuple[str, tuple[str, ...], Rows]] = [
+        (
+            f"What each modality is worth for {result.label}: {worth.score}, {whole}, {nothing}",
+            ("modality", "items", *(one.name for one in worth.readings)),
+            [
+                (n, str(first.modalities[n].n), *(_interval(one.modalities[n]) for one in worth.readings))
+                for n in order
+            ],
+        )
+    ]
+    if result.detections:
+        items, chance = result.detections[0].found.n, result.detections[0].chance
+        made.append(
+            (
+                f"Which reading points at a cell that was exchanged ({items} items, one wrong cell each; "
+                f"chance {chance:.3f})",
+                ("reading", "found", "above chance", *worth.values.names),
+                [
+                    (
+                        d.name,
+                        f"{d.found.mean:.3f} [{d.found.low:.3f}, {d.found.high:.3f}]",
+                        _number(d.difference.mean),
+                        *(f"{d.by_modality[n].mean:.3f}" if n in d.by_modality else "–" for n in worth.values.names),
+                    )
+                    for d in sorted(result.detections, key=lambda d: -d.found.mean)
+                ],
+            )
+        )
+    if result.foretold:
+        rows: Rows = [(name, f"{c.rho:+.3f}", f"{c.p:.4f}", str(c.n)) for name, c in result.foretold.items()]
+        title = "Rank correlation with what is lost when the modality is deleted from the whole catalogue"
+        made.append((title, ("reading", "rho", "p", "cells"), rows))
+    if result.pairs:
+        made.append(_pair_table(result))
+    return made
+
+
+def _pair_table(result: ExplainResult) -> tuple[str, tuple[str, ...], Rows]:
+    entropy = max(pair.entropy for pair in result.pairs)
+    rows: Rows = [
+        (
+            f"{p.first}, {p.second}",
+            str(p.items),
+            *(
+                f"{one.mean:+.2f}"
+                for one in (p.alone_first, p.alone_second, p.together, p.shared, p.unique_first, p.unique_second)
+            ),
+            f"{p.synergy.mean:+.2f} [{p.synergy.low:+.2f}, {p.synergy.high:+.2f}]",
+        )
+        for p in result.pairs
+    ]
+    heads = ("a, b", "items", "a alone", "b alone", "together", "shared", "only a", "only b", "synergy")
+    return f"What pairs of modalities tell of {result.label}, bits by probes (it has {entropy:.2f})", heads, rows
+
+
+def catalogue_text(result: ExplainResult) -> RenderableType:
+    """All tables, which reading to believe, and where the files are."""
+    parts: list[RenderableType] = []
+    for title, heads, rows in _tables(result):
+        parts += [_table(title, heads, rows), Text("")]
+    parts.append(Text(trust(result)))
+    parts += [Text(note, style="dim") for note in result.notes]
+    if result.out is not None:
+        parts.append(Text(f"Written: {result.out / 'explain.md'}, explain.json, items.csv, {', '.join(result.figures)}"))
+    return Group(*parts)
+
+
+def _table(title: str, heads: Sequence[str], rows: Rows) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for at, name in enumerate(heads):
+        table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def trust(result: ExplainResult) -> str:
+    """One sentence: which readings found the exchanged cells better than chance."""
+    if not result.detections:
+        return "Nothing was exchanged to check the readings."
+    good = [d for d in sorted(result.detections, key=lambda d: -d.found.mean) if d.difference.low > 0]
+    if not good:
+        return "No reading finds an exchanged cell better than chance: believe none of them for a single item."
+    said = ", ".join(f"{d.name} ({d.found.mean:.0%})" for d in good)
+    return f"For a single item, better than chance ({good[0].chance:.0%}) at finding a wrong cell: {said}."
+
+
+def catalogue_markdown(result: ExplainResult, command: str) -> str:
+    """The same tables as a file, with what each reading means."""
+    lines = [f"# What the modalities are worth for {result.label}", "", f"Made by `{command}`, model {result.model}.", ""]
+    for title, heads, rows in _tables(result):
+        lines += [f"## {title}", "", _line(heads), _line(["---"] * len(heads)), *map(_line, rows), ""]
+    shown = [one.name for one in result.worth.readings]
+    lines += [f"- **{name}**: {READINGS[name]}." for name in shown]
+    lines += ["", trust(result), "", *result.notes, ""]
+    lines += [f"![{name}]({name})" for name in result.figures]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+# -- an item ---------------------------------------------------------------------------------------------------------
+
+
+def item_text(result: ItemResult) -> RenderableType:
+    """What the modalities of one item are worth, why it matches another one, and where the pictures are."""
+    parts: list[RenderableType] = []
+    if result.title or result.id:
+        parts += [Text(f"{result.id}  {result.title}".rstrip(), style="bold"), Text("")]
+    if result.values:
+        said = f"{result.score} of {result.label} = {result.value}: {result.full:.3f} from all, {result.empty:.3f} from nothing"
+        readings = list(result.values)
+        most = max((abs(v) for v in result.values["shapley"].values()), default=0.0)
+        table = Table(title=said, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for at, name in enumerate(("modality", "", *readings)):
+            table.add_column(name, justify="right" if at > 1 else "left", no_wrap=True)
+        for name, value in sorted(result.values["shapley"].items(), key=lambda pair: -pair[1]):
+            numbers = [Text(_number(result.values[one].get(name, float("nan")))) for one in readings]
+            table.add_row(Text(name), _bar(value, most), *numbers)
+        parts += [table, Text("")]
+    if result.match is not None:
+        parts += [*_match(result.match), Text("")]
+    parts += [Text(note, style="dim") for note in result.notes]
+    if result.out is not None:
+        parts.append(Text(f"Written: {result.out / 'explain.json'}, {', '.join(result.figures)}".rstrip(", ")))
+    return Group(*parts)
+
+
+def _match(match: Match) -> list[RenderableType]:
+    out: list[RenderableType] = []
+    for at, side in enumerate(match.sides):
+        other = match.item if at == 0 else match.query
+        title = f"Why {side.id} is {match.score:.3f} close to {other}: what its modalities add"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for number, name in enumerate(("modality", "", "adds", "lost without", "alone")):
+            table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
+        most = max((abs(v) for v in side.contributions.values()), default=0.0)
+        for name, value in sorted(side.contributions.items(), key=lambda pair: -pair[1]):
+            numbers = (value, side.without[name], side.alone[name])
+            table.add_row(Text(name), _bar(value, most), *(Text(_number(x)) for x in numbers))
+        table.add_row(Text("sum", style="dim"), Text(""), Text(_number(sum(side.contributions.values()))))
+        out += [table] if not out else [Text(""), table]
+    if match.cross:
+        out += [Text(""), _cross(match.cross, match)]
+    return out
+
+
+def _cross(cross: Mapping[str, Mapping[str, float]], match: Match) -> Table:
+    columns = list(next(iter(cross.values())))
+    title = f"Cosine of one modality of {match.query} (rows) with one of {match.item}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for at, name in enumerate(("", *columns)):
+        table.add_column(name, justify="right" if at else "left", no_wrap=True)
+    for name, row in cross.items():
+        table.add_row(Text(name), *(Text(_number(row[column])) for column in columns))
+    return table
+
+
+def _bar(value: float, most: float) -> Text:
+    length = round(_BAR * abs(value) / most) if most > 0 and np.isfinite(value) else 0
+    return Text(("█" * length).ljust(_BAR), style="cyan" if value >= 0 else "red")
