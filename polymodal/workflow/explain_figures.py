@@ -243,15 +243,17 @@ def _occluded(pictures: Mapping[str, Picture], maps: Mapping[str, npt.NDArray[np
 
 
 def _restored(found: Mapping[str, Restored]) -> bytes:
+    heights = [1.9 if isinstance(one.original, np.ndarray) else _height(one.original) for one in found.values()]
+
     def draw(figure: Any) -> None:
-        axes = figure.subplots(len(found), 3, squeeze=False)
+        axes = figure.subplots(len(found), 3, squeeze=False, height_ratios=heights)
         for row, (name, one) in zip(axes, found.items(), strict=True):
             titles = (name, f"seen ({one.hidden} of {one.tokens} hidden)", "reconstructed")
             for axis, value, title in zip(row, (one.original, one.seen, one.said), titles, strict=True):
                 _bare(axis, title)
                 _show(axis, one.kind, value)
 
-    return _png((9.0, 1.9 * len(found)), draw)
+    return _png((9.0, sum(heights)), draw)
 
 
 def _show(axis: Any, kind: str, value: Any) -> None:
@@ -264,6 +266,10 @@ def _show(axis: Any, kind: str, value: Any) -> None:
     else:
         text = _lines(value)
         axis.text(0, 1, text, ha="left", va="top", transform=axis.transAxes, fontsize=8)
+
+
+def _height(value: Any) -> float:
+    return 0.45 + 0.16 * (1 + _lines(value).count("\n"))
 
 
 def _lines(value: Any) -> str:

@@ -70,7 +70,10 @@ def _tables(result: ExplainResult) -> list[tuple[str, tuple[str, ...], Rows]]:
             )
         )
     if result.foretold:
-        rows: Rows = [(name, f"{c.rho:+.3f}", f"{c.p:.4f}", str(c.n)) for name, c in result.foretold.items()]
+        rows: Rows = [
+            (name, f"{c.rho:+.3f}", f"{c.p:.3f}" if c.p >= 0.001 else "< 0.001", str(c.n))
+            for name, c in result.foretold.items()
+        ]
         title = "Rank correlation with what is lost when the modality is deleted from the whole catalogue"
         made.append((title, ("reading", "rho", "p", "cells"), rows))
     if result.pairs:
@@ -100,7 +103,7 @@ def catalogue_text(result: ExplainResult) -> RenderableType:
     """All tables, which reading to believe, and where the files are."""
     parts: list[RenderableType] = []
     for title, heads, rows in _tables(result):
-        parts += [_table(title, heads, rows), Text("")]
+        parts += [Text(title, style="bold"), _table(heads, rows), Text("")]
     parts.append(Text(trust(result)))
     parts += [Text(note, style="dim") for note in result.notes]
     if result.out is not None:
@@ -108,12 +111,13 @@ def catalogue_text(result: ExplainResult) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, heads: Sequence[str], rows: Rows) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """The first column to the left, the others to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for at, name in enumerate(heads):
-        table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if at == 0 or not name else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
@@ -153,16 +157,9 @@ def item_text(result: ItemResult) -> RenderableType:
     if result.title or result.id:
         parts += [Text(f"{result.id}  {result.title}".rstrip(), style="bold"), Text("")]
     if result.values:
-        said = f"{result.score} of {result.label} = {result.value}: {result.full:.3f} from all, {result.empty:.3f} from nothing"
-        readings = list(result.values)
-        most = max((abs(v) for v in result.values["shapley"].values()), default=0.0)
-        table = Table(title=said, title_justify="left", box=None, pad_edge=False, header_style="dim")
-        for at, name in enumerate(("modality", "", *readings)):
-            table.add_column(name, justify="right" if at > 1 else "left", no_wrap=True)
-        for name, value in sorted(result.values["shapley"].items(), key=lambda pair: -pair[1]):
-            numbers = [Text(_number(result.values[one].get(name, float("nan")))) for one in readings]
-            table.add_row(Text(name), _bar(value, most), *numbers)
-        parts += [table, Text("")]
+        score = f"{result.score} of {result.label} = {result.value}"
+        parts += [Text(f"{score}: {result.full:.3f} from all, {result.empty:.3f} from nothing")]
+        parts += [_values(result.values), Text("")]
     if result.match is not None:
         parts += [*_match(result.match), Text("")]
     parts += [Text(note, style="dim") for note in result.notes]
@@ -171,34 +168,37 @@ def item_text(result: ItemResult) -> RenderableType:
     return Group(*parts)
 
 
+def _values(values: Mapping[str, Mapping[str, float]]) -> Table:
+    most = max((abs(v) for v in values["shapley"].values()), default=0.0)
+    rows = [
+        (name, _bar(value, most), *(_number(values[one].get(name, float("nan"))) for one in values))
+        for name, value in _falling(values["shapley"])
+    ]
+    return _table(("modality", "", *values), rows)
+
+
+def _falling(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(values.items(), key=lambda pair: -pair[1])
+
+
 def _match(match: Match) -> list[RenderableType]:
     out: list[RenderableType] = []
-    for at, side in enumerate(match.sides):
-        other = match.item if at == 0 else match.query
-        title = f"Why {side.id} is {match.score:.3f} close to {other}: what its modalities add"
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-        for number, name in enumerate(("modality", "", "adds", "lost without", "alone")):
-            table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
+    for side, other in zip(match.sides, (match.item, match.query), strict=False):
+        out.append(Text(f"Why {side.id} and {other} are {match.score:.3f} close: what the modalities of {side.id} add"))
         most = max((abs(v) for v in side.contributions.values()), default=0.0)
-        for name, value in sorted(side.contributions.items(), key=lambda pair: -pair[1]):
-            numbers = (value, side.without[name], side.alone[name])
-            table.add_row(Text(name), _bar(value, most), *(Text(_number(x)) for x in numbers))
-        table.add_row(Text("sum", style="dim"), Text(""), Text(_number(sum(side.contributions.values()))))
-        out += [table] if not out else [Text(""), table]
+        rows: list[tuple[str | Text, ...]] = [
+            (name, _bar(value, most), _number(value), _number(side.without[name]), _number(side.alone[name]))
+            for name, value in _falling(side.contributions)
+        ]
+        rows.append((Text("sum", style="dim"), "", _number(sum(side.contributions.values())), "", ""))
+        out += [_table(("modality", "", "adds", "lost without", "alone"), rows), Text("")]
     if match.cross:
-        out += [Text(""), _cross(match.cross, match)]
+        columns = list(next(iter(match.cross.values())))
+        cells = [(name, *(_number(row[c]) for c in columns)) for name, row in match.cross.items()]
+        out.append(Text(f"Cosine of one modality of {match.query} (rows) with one of {match.item} (columns)"))
+        # a heading that is empty would be read as a column of bars
+        out.append(_table((" ", *columns), cells))
     return out
-
-
-def _cross(cross: Mapping[str, Mapping[str, float]], match: Match) -> Table:
-    columns = list(next(iter(cross.values())))
-    title = f"Cosine of one modality of {match.query} (rows) with one of {match.item}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for at, name in enumerate(("", *columns)):
-        table.add_column(name, justify="right" if at else "left", no_wrap=True)
-    for name, row in cross.items():
-        table.add_row(Text(name), *(Text(_number(row[column])) for column in columns))
-    return table
 
 
 def _bar(value: float, most: float) -> Text:
