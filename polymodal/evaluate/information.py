@@ -73,8 +73,9 @@ class ProbabilityProbe:
         self.log_prior: Floats = np.log(np.bincount(codes) / len(codes))
         data = np.asarray(vectors, np.float64)
         spread = data.std(0)
-        # a column without spread carries nothing; dividing by its rounding noise would blow it up
-        self._centre, self._spread = data.mean(0), np.where(spread > 1e-7, spread, 1.0)
+        # a column without spread (the block of a modality that is not there) carries nothing but rounding noise
+        self._columns = np.flatnonzero(spread > 1e-7)
+        self._centre, self._spread = data.mean(0)[self._columns], spread[self._columns]
         inputs, self._fits = self._standard(data), []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -84,7 +85,7 @@ class ProbabilityProbe:
                 self._fits.append((fit.coef_.copy(), fit.intercept_.copy()))
 
     def _standard(self, vectors: npt.NDArray[np.floating]) -> Floats:
-        return np.asarray((vectors - self._centre) / self._spread, np.float64)
+        return np.asarray((vectors[:, self._columns] - self._centre) / self._spread, np.float64)
 
     def candidates(self, vectors: npt.NDArray[np.floating]) -> Floats:
         """Log-probabilities by every candidate, the one that knows frequencies only first: (C + 1, n, labels)."""

@@ -45,7 +45,12 @@ function paint() {
     const count = codes.filter((c) => c === at).length;
     button.append(make("i", {style: "background:" + (at < 0 ? data.others : data.palette[at])}),
       make("span", {text: name}), make("small", {text: String(count)}));
-    button.addEventListener("click", () => { only = only === at ? null : at; paint(); });
+    button.addEventListener("click", () => {
+      only = only === at ? null : at;
+      const place = [...legend.children].indexOf(button.parentElement);
+      paint();
+      legend.children[place].firstChild.focus();
+    });
     const entry = make("li", {});
     entry.append(button);
     legend.append(entry);
