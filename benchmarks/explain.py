@@ -27,8 +27,7 @@ from polymodal.evaluate.information import ProbabilityProbe, information_gain
 from polymodal.tasks import worth as task
 from polymodal.tasks.attend import attend, grid_of, occlusion
 from polymodal.types import Record
-from polymodal.workflow.explaining import embed
-from polymodal.workflow.harmony import has_harmony, item_harmony
+from polymodal.workflow.explaining import embed, others_of
 from polymodal.workflow.opened import Opened, open_task
 
 NAMES = ("image", "text", "table", "video", "audio")
@@ -47,17 +46,13 @@ PLANTED = {
 NAMED = ("colour", "material", "brand", "size", "origin")  # attributes that a table may leave out
 
 
-def readings(opened: Opened, records: list[Record], found: Any) -> dict[str, dict[str, task.Reading]]:
+def readings(opened: Opened, found: Any) -> dict[str, dict[str, task.Reading]]:
     """Label -> name of a reading -> reading."""
     names = [n for n in NAMES if n in opened.embedder.modalities]
     out = {}
     for label, keys in opened.labels.items():
         values = task.precision_values(found.fused, found.presence, names, keys)
-        agreement = None
-        if has_harmony(opened.embedder.recipe):
-            weights, present = item_harmony(opened.embedder.recipe, found, names, values.ids)
-            agreement = task.agreement_of(weights, present)
-        made = task.worth(values, agreement, resamples=0)
+        made = task.worth(values, others_of(opened, found, values), resamples=0)
         out[label] = {one.name: one for one in made.readings}
     return out
 
@@ -96,6 +91,11 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks - ranks.mean()
 
 
+def _rho(a: np.ndarray, b: np.ndarray) -> float:
+    x, y = _ranks(a), _ranks(b)
+    return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12))
+
+
 def in_items(found: dict[str, dict[str, task.Reading]], ids: tuple[str, ...], told: dict[str, Any]) -> dict[str, Any]:
     """Question -> reading -> rank correlation with whether the cell tells the label, over the items that have it."""
     out: dict[str, Any] = {}
@@ -125,8 +125,8 @@ def told_by(records: list[Record], truth: Truth) -> dict[tuple[str, str], dict[s
 
 def looking(opened: Opened, records: list[Record], most: int) -> dict[str, Any]:
     """Attention of the summary token to patches of the picture against occlusion of those patches, item by item."""
-    found: dict[str, list[float]] = {"last layer": [], "rollout": []}
-    moved: list[float] = []
+    looked: dict[str, list[np.ndarray]] = {"last layer": [], "rollout": []}
+    moved: list[np.ndarray] = []
     shape = (0, 0)
     for record in [r for r in records if "image" in r.values][:most]:
         seen = attend(opened.embedder, record)
@@ -134,18 +134,19 @@ def looking(opened: Opened, records: list[Record], most: int) -> dict[str, Any]:
         if grid is None:
             return {}
         shape = grid.shape
-        gone = occlusion(opened.embedder, record, "image", shape=grid.shape).ravel()
-        moved.append(float(np.ptp(gone)))
+        moved.append(occlusion(opened.embedder, record, "image", shape=grid.shape).ravel())
         item, patches = seen.of("item")[0], seen.of("image")
         for name, matrix in (("last layer", seen.last), ("rollout", seen.rollout())):
-            looked = grid.fill(matrix[item, patches]).ravel()
-            x, y = _ranks(looked), _ranks(gone)
-            found[name].append(float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12)))
+            looked[name].append(grid.fill(matrix[item, patches]).ravel())
     random = np.random.default_rng(0)
     out: dict[str, Any] = {"items": len(moved), "grid": shape}
-    for name, rho in found.items():
+    # goods stand in the middle of their pictures: the map of another item ranks too
+    looked |= {f"{name}, another item's": [*maps[1:], maps[0]] for name, maps in list(looked.items())}
+    for name, maps in looked.items():
+        rho = [_rho(a, b) for a, b in zip(maps, moved, strict=True)]
         mean = random.choice(rho, (2000, len(rho))).mean(1)
-        out[name] = {"rho": float(np.mean(rho)), "low": float(np.quantile(mean, 0.025)), "high": float(np.quantile(mean, 0.975))}
+        low, high = np.quantile(mean, [0.025, 0.975]).tolist()
+        out[name] = {"rho": float(np.mean(rho)), "low": low, "high": high}
     return out
 
 
@@ -164,7 +165,7 @@ def main() -> None:
     out: dict[str, Any] = {}
     if not args.only_looking:
         found = embed(opened, records, list(NAMES), "test")
-        made = readings(opened, records, found)
+        made = readings(opened, found)
         means = {
             name: {label: np.nanmean(made[label][name].per_item, 0).tolist() for label in PLANTED}
             for name in next(iter(made.values()))

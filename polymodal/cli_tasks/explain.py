@@ -84,8 +84,7 @@ def explain(
     if asked:
         if id_ is not None or data is not None or with_ is None:
             raise BadInput("a query", "an index, and --with the item that answers", "another combination")
-        from polymodal.workflow.searching import open_engine
-        from polymodal.workflow.searching import make_query
+        from polymodal.workflow.searching import make_query, open_engine
 
         modalities_of = open_engine(model, None, device).modalities
         record = make_query(modalities_of, {"text": [] if text is None else [text], **files}, attr or [], query or [])

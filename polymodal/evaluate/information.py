@@ -166,4 +166,3 @@ def split_pair(
 def label_entropy(probe: ProbabilityProbe) -> float:
     """Entropy of the learnt label frequencies, bits."""
     return float(-(np.exp(probe.log_prior) * probe.log_prior).sum() / np.log(2))
-

@@ -15,7 +15,18 @@ from polymodal.evaluate.topk import top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings
 
-__all__ = ["AP", "Judged", "Retrieval", "chance", "chance_each", "judge", "judge_lists", "measure", "metric_names", "retrieve"]
+__all__ = [
+    "AP",
+    "Judged",
+    "Retrieval",
+    "chance",
+    "chance_each",
+    "judge",
+    "judge_lists",
+    "measure",
+    "metric_names",
+    "retrieve",
+]
 
 Ints = npt.NDArray[np.int64]
 AP = Literal["standard", "scale"]

@@ -42,7 +42,7 @@ def shapley(values: npt.NDArray[np.floating], present: Bools) -> Floats:
         present: (n, M), the modalities P of each row.
 
     Returns:
-        (n, M); NaN where a modality is absent, since what is not there has no value, and in a row that lacks a needed v.
+        (n, M); NaN where a modality is absent (what is not there has no value), and in a row that lacks a needed v.
         A row sums to v(P) - v(nothing).
 
     Source: Shapley 1953, "A value for n-person games". Raises: BadInput: shapes that disagree.

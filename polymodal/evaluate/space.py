@@ -39,7 +39,7 @@ _CLUSTERS = 10
 
 @dataclass(frozen=True)
 class Colouring:
-    """One way to colour the points: names of the most frequent values, and each point's number among them (-1: none)."""
+    """One way to colour the points: the most frequent values, and the number of each point's among them (-1: none)."""
 
     name: str
     names: tuple[str, ...]
@@ -95,8 +95,8 @@ def space_map(result: Report, *, seed: int = 0, most: int = MOST_POINTS) -> tupl
         f'<script type="application/json" id="space-data">{_safe(data)}</script><script>{SCRIPT}</script>'
     )
     many = f"{len(space):,} items" if whole == len(space) else f"{len(space):,} of {whole:,} items, drawn by seed,"
-    lead = f"{many} by {method}. Distances across the map mean little, neighbourhoods do; the list of the nearest is exact."
-    return body, lead
+    lead = "Distances across the map mean little, neighbourhoods do; the list of the nearest is exact."
+    return body, f"{many} by {method}. {lead}"
 
 
 def _drawn(space: Embeddings, most: int, seed: int) -> Embeddings:
@@ -215,7 +215,9 @@ def _controls(colourings: Sequence[Colouring], pictures: bool) -> str:
         f"<span>{esc(one.name)}</span></label>"
         for number, one in enumerate(colourings)
     )
-    shown = '<label class="plain"><input type="checkbox" id="space-show"> pictures on the map</label>' if pictures else ""
+    shown = (
+        '<label class="plain"><input type="checkbox" id="space-show"> pictures on the map</label>' if pictures else ""
+    )
     return f'<div class="space-controls"><fieldset><legend>Colour by</legend>{choices}</fieldset>{shown}</div>'
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from polymodal.catalogue.loader import collate
 from polymodal.catalogue.quarantine import Quarantined, decode_record
 from polymodal.embed import Embedder
-from polymodal.model import ITEM, Trunk
 from polymodal.modality import Modality
+from polymodal.model import ITEM, Trunk
 from polymodal.nn.attention import Attention, Layout
 from polymodal.tensors import Batch, Fields, Parts
 from polymodal.train.optim import autocast
@@ -224,4 +224,3 @@ def seen_picture(pictures: npt.NDArray[np.uint8], side: int, number: int = 0) ->
     """The centre of a decoded picture that the model reads, (side, side, 3)."""
     top, left = ((length - side) // 2 for length in pictures.shape[1:3])
     return pictures[number, top : top + side, left : left + side]
-

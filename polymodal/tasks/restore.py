@@ -93,9 +93,7 @@ def _hidden(modality: Modality, fields: Fields, ratio: float, key: str, seed: in
     return presence.show(valid, wanted, draws, tied)[0]
 
 
-def _tokens(
-    completer: Completer, record: Record, name: str, fields: Fields, hidden: Tensor
-) -> Restored | None:
+def _tokens(completer: Completer, record: Record, name: str, fields: Fields, hidden: Tensor) -> Restored | None:
     modality = completer.network.modality(name)
     said = completer.complete(record, hidden={name: hidden.numpy()})[name]
     pieces = getattr(modality, "pieces", None)

@@ -33,6 +33,7 @@ __all__ = [
     "Values",
     "Worth",
     "agreement_of",
+    "cosine_of",
     "deleted",
     "detect",
     "exchange_cells",
@@ -54,6 +55,7 @@ READINGS = {
     "leave one out": "what the score loses without the modality",
     "alone": "the score from the modality alone, above that of nothing",
     "agreement": "mean harmonised weight with the item's other modalities",
+    "cosine": "mean cosine of the vector from it alone with those from each other modality: the control of agreement",
 }
 
 
@@ -114,7 +116,7 @@ class Detection(Result):
     """How often a reading points at the cell that was exchanged: it is the modality of the lowest value.
 
     Args:
-        found: share of the exchanged items (ties count their share). chance: of a modality drawn from those an item has.
+        found: share of the exchanged items (ties count their share). chance: of a modality drawn from an item's.
         difference: found minus chance, paired by item.
         by_modality: modality -> share found among the items in which it was exchanged.
     """
@@ -254,11 +256,25 @@ def agreement_of(weights: npt.NDArray[np.floating], present: Bools) -> Floats:
         return np.asarray(np.where(others, weights, 0.0).sum(2) / others.sum(2), np.float64)
 
 
-def worth(values: Values, agreement: Floats | None = None, *, resamples: int = 1000, seed: int = 0) -> Worth:
+def cosine_of(fused: Mapping[Subset, Embeddings], values: Values) -> Floats:
+    """Mean cosine of what each modality of an item says alone with what each of its others says alone, (n, M).
+
+    NaN where absent, and where nothing else is there.
+    """
+    at = {name: row for row, name in enumerate(values.ids)}
+    stacked = np.zeros((len(values.ids), len(values.names), fused[AS_IS].width))
+    for m, name in enumerate(values.names):
+        vectors = fused.get(frozenset({name}))
+        if vectors is not None:
+            stacked[[at[i] for i in vectors.ids], m] = vectors.vectors
+    return agreement_of(np.einsum("nie,nje->nij", stacked, stacked), values.present)
+
+
+def worth(values: Values, others: Mapping[str, Floats] | None = None, *, resamples: int = 1000, seed: int = 0) -> Worth:
     """Every reading of a score.
 
     Args:
-        agreement: (n, M) of `agreement_of`, where the model has harmonised weights.
+        others: further readings by name, (n, M) each: `agreement_of`, `cosine_of`.
 
     Raises: BadInput: no item could be judged.
     """
@@ -271,8 +287,7 @@ def worth(values: Values, agreement: Floats | None = None, *, resamples: int = 1
         "leave one out": leave_one_out(values.table, values.present),
         "alone": np.where(values.present, single, np.nan),
     }
-    if agreement is not None:
-        found["agreement"] = agreement
+    found |= others or {}
     readings = []
     for name, each in found.items():
         means = {m: interval(each[:, at], resamples=resamples, seed=seed) for at, m in enumerate(values.names)}

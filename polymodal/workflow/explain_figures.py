@@ -224,7 +224,9 @@ def _overlay(axis: Any, picture: Picture, values: npt.NDArray[np.float64], *, si
     grey = np.repeat(picture.mean(2, keepdims=True), 3, 2) / 255
     axis.imshow(grey * 0.55 + 0.45, extent=(0, 1, 1, 0))
     most = float(np.nanmax(np.abs(values))) or 1.0
-    limits = {"vmin": -most, "vmax": most, "cmap": "PuOr_r"} if signed else {"vmin": 0.0, "vmax": most, "cmap": "inferno"}
+    limits = (
+        {"vmin": -most, "vmax": most, "cmap": "PuOr_r"} if signed else {"vmin": 0.0, "vmax": most, "cmap": "inferno"}
+    )
     axis.imshow(np.ma.masked_invalid(values), extent=(0, 1, 1, 0), alpha=0.6, interpolation="nearest", **limits)
 
 
@@ -277,4 +279,3 @@ def _lines(value: Any) -> str:
         said = [f"{name}: {v:.4g}" if isinstance(v, float) else f"{name}: {v}" for name, v in value.items()]
         return "\n".join(textwrap.shorten(line, 40, placeholder="…") for line in said[:9])
     return "\n".join(textwrap.wrap(str(value), 38)[:8])
-

@@ -45,10 +45,7 @@ def _tables(result: ExplainResult) -> list[tuple[str, tuple[str, ...], Rows]]:
         (
             f"What each modality is worth for {result.label}: {worth.score}, {whole}, {nothing}",
             ("modality", "items", *(one.name for one in worth.readings)),
-            [
-                (n, str(first.modalities[n].n), *(_interval(one.modalities[n]) for one in worth.readings))
-                for n in order
-            ],
+            [(n, str(first.modalities[n].n), *(_interval(one.modalities[n]) for one in worth.readings)) for n in order],
         )
     ]
     if result.detections:
@@ -107,7 +104,9 @@ def catalogue_text(result: ExplainResult) -> RenderableType:
     parts.append(Text(trust(result)))
     parts += [Text(note, style="dim") for note in result.notes]
     if result.out is not None:
-        parts.append(Text(f"Written: {result.out / 'explain.md'}, explain.json, items.csv, {', '.join(result.figures)}"))
+        parts.append(
+            Text(f"Written: {result.out / 'explain.md'}, explain.json, items.csv, {', '.join(result.figures)}")
+        )
     return Group(*parts)
 
 
@@ -134,7 +133,12 @@ def trust(result: ExplainResult) -> str:
 
 def catalogue_markdown(result: ExplainResult, command: str) -> str:
     """The same tables as a file, with what each reading means."""
-    lines = [f"# What the modalities are worth for {result.label}", "", f"Made by `{command}`, model {result.model}.", ""]
+    lines = [
+        f"# What the modalities are worth for {result.label}",
+        "",
+        f"Made by `{command}`, model {result.model}.",
+        "",
+    ]
     for title, heads, rows in _tables(result):
         lines += [f"## {title}", "", _line(heads), _line(["---"] * len(heads)), *map(_line, rows), ""]
     shown = [one.name for one in result.worth.readings]

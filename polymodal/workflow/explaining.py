@@ -121,7 +121,7 @@ def explain_catalogue(
     found = embed(opened, records, names, "embedding")
     learnt, notes = _learnt(opened, settings, names, {r.id for r in records})
     values = values_of(settings.score, found, names, keys, learnt)
-    result = task.worth(values, _agreement(opened, found, values), **_options(settings))
+    result = task.worth(values, others_of(opened, found, values), **_options(settings))
     pairs = _pairs(learnt, found, names, keys, settings)
     if learnt is not None and not pairs and len(names) > 1:
         notes.append("No pair of modalities has enough labelled items that have both, to learn from and to test.")
@@ -130,9 +130,7 @@ def explain_catalogue(
         detections = _checked(opened, records, found, names, keys, learnt, settings)
     losses = task.deleted(task.precision_values(found.fused, found.presence, names, keys), found.fused, keys)
     foretold = task.foretold(result.readings, losses, seed=settings.seed)
-    made = ExplainResult(
-        out, opened.embedder.model, label, result, pairs, detections, foretold, notes=tuple(notes)
-    )
+    made = ExplainResult(out, opened.embedder.model, label, result, pairs, detections, foretold, notes=tuple(notes))
     return made if out is None else _written(made, out, command)
 
 
@@ -223,12 +221,15 @@ def _learnt(
     return embed(opened, rows, names, "embedding what probes learn from", single), []
 
 
-def _agreement(opened: Opened, found: Evaluated, values: Values) -> Floats | None:
-    known = [name for name in values.names if name in found.towers]
-    if not has_harmony(opened.embedder.recipe) or len(known) < len(values.names) or len(known) < 2:
-        return None
-    weights, present = item_harmony(opened.embedder.recipe, found, values.names, values.ids)
-    return task.agreement_of(weights, present)
+def others_of(opened: Opened, found: Evaluated, values: Values) -> dict[str, Floats]:
+    """Readings that look at no label: what the harmonised weights say, where the model has them, and plain cosines."""
+    if values.present.shape[1] < 2:
+        return {}
+    out = {}
+    if has_harmony(opened.embedder.recipe):
+        weights, present = item_harmony(opened.embedder.recipe, found, values.names, values.ids)
+        out["agreement"] = task.agreement_of(weights, present)
+    return out | {"cosine": task.cosine_of(found.fused, values)}
 
 
 def _pairs(
@@ -263,7 +264,7 @@ def _checked(
     values = values_of(settings.score, again, names, keys, learnt, found.fused[AS_IS])
     if not np.isfinite(values.whole).any():
         return ()
-    made = task.worth(values, _agreement(opened, again, values), resamples=0)
+    made = task.worth(values, others_of(opened, again, values), resamples=0)
     return task.detect(made.readings, values, truth, **_options(settings))
 
 

@@ -28,10 +28,10 @@ from polymodal.workflow.explaining import (
     chosen_names,
     embed,
     only,
+    others_of,
     values_of,
     write_whole,
 )
-from polymodal.workflow.harmony import has_harmony, item_harmony
 from polymodal.workflow.indexing import model_of_index
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import title_of
@@ -117,6 +117,8 @@ def explain_item(
     """
     settings = settings or ExplainSettings()
     check_folder(out)
+    if not 0 < hide <= 1:
+        raise BadInput("--hide", "a share above 0, at most 1", hide)
     opened = open_task(model, data, device, progress)
     names = chosen_names(opened, settings.modalities)
     records = [_record(opened, i, names, option) for i, option in ((name, "--id"), (other, "--with")) if i]
@@ -164,7 +166,9 @@ def explain_query(
     place = model if model is not None else model_of_index(index)
     embedder = Embedder.load(place, device)
     if embedder.model != opened.model:
-        raise ModelMismatch("--model", f"model {opened.model}, which built {index}", f"model {embedder.model} at {place}")
+        raise ModelMismatch(
+            "--model", f"model {opened.model}, which built {index}", f"model {embedder.model} at {place}"
+        )
     held = opened.get([item])
     names = list(embedder.modalities)
     embedder.embed([query])  # says what cannot be read, where the subsets would leave it out
@@ -220,13 +224,7 @@ def _valued(
     values = values_of(settings.score, mine, names, keys, learnt, searched.fused[AS_IS])
     if not np.isfinite(values.whole).any():
         return replace(result, notes=(f"No other item of its split has its {label} ({keys[result.id]}).",))
-    agreement = None
-    towers = [n for n in names if n in mine.towers]
-    if has_harmony(opened.embedder.recipe) and len(towers) > 1:
-        weights, present = item_harmony(opened.embedder.recipe, mine, towers, values.ids)
-        agreement = np.full(values.present.shape, np.nan)
-        agreement[:, [names.index(n) for n in towers]] = task.agreement_of(weights, present)
-    made = task.worth(values, agreement, resamples=0)
+    made = task.worth(values, others_of(opened, mine, values), resamples=0)
     shown = {
         one.name: {n: float(one.per_item[0, at]) for at, n in enumerate(names) if values.present[0, at]}
         for one in made.readings

@@ -52,6 +52,8 @@ def item_harmony(
     width = next(iter(found.towers.values())).width
     z, present = np.zeros((len(names), len(ids), width), np.float32), np.zeros((len(names), len(ids)), np.bool_)
     for m, name in enumerate(names):
+        if name not in found.towers:
+            continue
         known = [(row, at[i]) for row, i in enumerate(found.towers[name].ids) if i in at]
         z[m, [to for _, to in known]] = found.towers[name].vectors[[row for row, _ in known]]
         present[m, [to for _, to in known]] = True

@@ -60,7 +60,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     flags = "headless no-sandbox disable-gpu no-first-run disable-background-networking disable-sync"
-    for flag in [*flags.split(), "disable-component-update", "window-size=1280,900", "host-resolver-rules=MAP * ~NOTFOUND"]:
+    for flag in [
+        *flags.split(),
+        "disable-component-update",
+        "window-size=1280,900",
+        "host-resolver-rules=MAP * ~NOTFOUND",
+    ]:
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

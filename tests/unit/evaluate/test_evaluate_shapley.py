@@ -14,8 +14,8 @@ from polymodal.types import BadInput
 
 
 @st.composite
-def games(draw, players=st.integers(1, 4), rows=st.integers(1, 5)):
-    size, n = draw(players), draw(rows)
+def games(draw):
+    size, n = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     random = np.random.default_rng(draw(st.integers(0, 10_000)))
     present = random.random((n, size)) < 0.7
     return random.standard_normal((n, 1 << size)), present

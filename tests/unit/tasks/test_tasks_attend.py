@@ -38,8 +38,7 @@ def test_weights_are_those_of_the_forward_pass():
     x, layout = pack(Tokens(torch.randn(3, 4, 8), valid))
     values = attention.qkv(x).view(len(x), 3, 2, 4)[:, 2].split(layout.lengths)
     mixed = [
-        torch.einsum("hij,jhd->ihd", w, v).flatten(1)
-        for w, v in zip(attention.weights(x, layout), values, strict=True)
+        torch.einsum("hij,jhd->ihd", w, v).flatten(1) for w, v in zip(attention.weights(x, layout), values, strict=True)
     ]
     torch.testing.assert_close(attention.out(torch.cat(mixed)), attention(x, layout))
 

@@ -41,9 +41,7 @@ def test_a_modality_that_changes_nothing_adds_nothing():
     x, y = np.asarray([1.0, 0.0]), np.asarray([0.6, 0.8])
     image, both = frozenset({"image"}), frozenset({"image", "text"})
     orthogonal = np.asarray([-0.8, 0.6])
-    found = explain_match(
-        ("q", {image: x, frozenset({"text"}): orthogonal, both: x}), ("x", {frozenset(): y}), NAMES
-    )
+    found = explain_match(("q", {image: x, frozenset({"text"}): orthogonal, both: x}), ("x", {frozenset(): y}), NAMES)
     assert found.score == pytest.approx(0.6)
     assert found.sides[0].contributions == pytest.approx({"image": 0.6, "text": 0.0})
     assert found.sides[0].without["text"] == pytest.approx(0.0)

@@ -17,7 +17,7 @@ CLASSES = 4
 
 
 def world(n: int = 80, seed: int = 0, wrong: dict[str, str] | None = None):
-    """Image tells the class, text tells it in a third of the items, audio is noise; vectors of a subset are the mean."""
+    """Image tells the class, text does in a third of the items, audio is noise; vectors of a subset are the mean."""
     random = np.random.default_rng(seed)
     classes = np.arange(n) % CLASSES
     ids = tuple(f"i{k:02d}" for k in range(n))
@@ -140,6 +140,15 @@ def test_agreement_is_the_mean_weight_with_the_others_present():
     np.testing.assert_allclose(found[0], [1.5, 4.0, 6.5])
     np.testing.assert_array_equal(found[1], [2.0, np.nan, 6.0])
     assert np.isnan(found[2]).all()
+
+
+def test_cosine_is_between_what_each_says_alone(made):
+    found, vectors, _, _ = made
+    each = task.cosine_of(vectors, found.values)
+    i = found.values.ids[1]  # it has all three
+    x, y, z = (vectors[frozenset({m})].rows([i])[0] for m in NAMES)
+    np.testing.assert_allclose(each[1], [(x @ y + x @ z) / 2, (x @ y + y @ z) / 2, (x @ z + y @ z) / 2], atol=1e-6)
+    assert np.isfinite(each[0]).tolist() == [True, True, False]
 
 
 def test_pairs_say_who_tells_alone():
