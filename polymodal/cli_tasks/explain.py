@@ -86,9 +86,10 @@ def explain(
             raise BadInput("a query", "an index, and --with the item that answers", "another combination")
         from polymodal.workflow.searching import make_query, open_engine
 
-        modalities_of = open_engine(model, None, device).modalities
-        record = make_query(modalities_of, {"text": [] if text is None else [text], **files}, attr or [], query or [])
-        found = explain_query(model, record, with_, out, command=command(), device=device)
+        engine = open_engine(model, None, device)
+        given = {"text": [] if text is None else [text], **files}
+        record = make_query(engine.modalities, given, attr or [], query or [])
+        found = explain_query(engine, record, with_, out, command=command())
         emit(json, found.to_json(), item_text(found))
         return
     if data is None:

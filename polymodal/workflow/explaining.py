@@ -19,8 +19,10 @@ from polymodal.evaluate.explain import RankCorrelation
 from polymodal.evaluate.information import PairSplit
 from polymodal.evaluate.intervals import Floats
 from polymodal.evaluate.values import plain
+from polymodal.tasks import trusted
 from polymodal.tasks import worth as task
-from polymodal.tasks.worth import Detection, Values, Worth
+from polymodal.tasks.trusted import Detection
+from polymodal.tasks.worth import Values, Worth
 from polymodal.types import BadInput, Embeddings, Record
 from polymodal.workflow.harmony import has_harmony, item_harmony
 from polymodal.workflow.opened import Opened, Progress, open_task
@@ -128,8 +130,8 @@ def explain_catalogue(
     detections: tuple[Detection, ...] = ()
     if settings.check and len(names) > 1:
         detections = _checked(opened, records, found, names, keys, learnt, settings)
-    losses = task.deleted(task.precision_values(found.fused, found.presence, names, keys), found.fused, keys)
-    foretold = task.foretold(result.readings, losses, seed=settings.seed)
+    losses = trusted.deleted(task.precision_values(found.fused, found.presence, names, keys), found.fused, keys)
+    foretold = trusted.foretold(result.readings, losses, seed=settings.seed)
     made = ExplainResult(out, opened.embedder.model, label, result, pairs, detections, foretold, notes=tuple(notes))
     return made if out is None else _written(made, out, command)
 
@@ -257,7 +259,7 @@ def _checked(
     settings: ExplainSettings,
 ) -> tuple[Detection, ...]:
     """The readings again, of items with one wrong cell each among a catalogue that is right."""
-    wrong, truth = task.exchange_cells(records, names, keys, seed=settings.seed)
+    wrong, truth = trusted.exchange_cells(records, names, keys, seed=settings.seed)
     again = embed(opened, [r for r in wrong if r.id in truth], names, "checking") if truth else None
     if again is None:
         return ()
@@ -265,7 +267,7 @@ def _checked(
     if not np.isfinite(values.whole).any():
         return ()
     made = task.worth(values, others_of(opened, again, values), resamples=0)
-    return task.detect(made.readings, values, truth, **_options(settings))
+    return trusted.detect(made.readings, values, truth, **_options(settings))
 
 
 def _written(result: ExplainResult, out: Path, command: str) -> ExplainResult:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from polymodal.config import nearest
 from polymodal.embed import Embedder
 from polymodal.evaluate import AS_IS, Subset
 from polymodal.evaluate.values import plain
-from polymodal.index import open_index
+from polymodal.service import Engine
 from polymodal.tasks import worth as task
 from polymodal.tasks.attend import Attended, attend, occlusion
 from polymodal.tasks.matched import Match, Vectors, explain_match
 from polymodal.tasks.restore import Restored, level_error, restore
-from polymodal.types import BadInput, CorruptCheckpoint, ModelMismatch, Record
+from polymodal.types import BadInput, CorruptCheckpoint, Record
 from polymodal.workflow.explaining import (
     ExplainSettings,
     all_subsets,
@@ -32,7 +32,6 @@ from polymodal.workflow.explaining import (
     values_of,
     write_whole,
 )
-from polymodal.workflow.indexing import model_of_index
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import title_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -136,47 +135,38 @@ def explain_item(
         result = replace(result, match=explain_match(sides[0], sides[1], names))
     if out is not None:
         target = _vectors(found, other)[AS_IS] if other is not None else None
-        result = _drawn(result, opened.embedder, model, records[0], target, hide, settings.seed)
+        result = _drawn(
+            result,
+            opened.embedder,
+            records[0],
+            target,
+            lambda: restore(Completer.load(model), records[0], hide, seed=settings.seed),
+        )
     return result if out is None else _written(result, out, command)
 
 
 def explain_query(
-    index: Path,
-    query: Record,
-    item: str,
-    out: Path | None = None,
-    *,
-    model: Path | None = None,
-    command: str = "polymodal explain",
-    device: str = "cpu",
+    engine: Engine, query: Record, item: str, out: Path | None = None, *, command: str = "polymodal explain"
 ) -> ItemResult:
     """Why an item of an index answers a query: what each modality of the query adds to the score.
 
     Args:
-        query: as `workflow.searching.make_query` makes it.
+        engine: of `workflow.searching.open_engine`. query: as `make_query` makes it. item: an id of the index.
         out: folder for explain.json and the pictures of the query. None writes nothing.
-        model: the model that built the index, if it is no longer where it was.
 
     Raises:
-        BadInput: no index, an id that it does not hold. ModelMismatch: another model's index.
-        MediaError: a file of the query that cannot be decoded.
+        BadInput: an id that the index does not hold. MediaError: a file of the query that cannot be decoded.
     """
     check_folder(out)
-    opened = open_index(index)
-    place = model if model is not None else model_of_index(index)
-    embedder = Embedder.load(place, device)
-    if embedder.model != opened.model:
-        raise ModelMismatch(
-            "--model", f"model {opened.model}, which built {index}", f"model {embedder.model} at {place}"
-        )
-    held = opened.get([item])
-    names = list(embedder.modalities)
+    held = engine.index.get([item]).vectors[0]
+    embedder = cast(Embedder, engine.embedder)
+    names = [name for name in embedder.modalities if name in query.values]
     embedder.embed([query])  # says what cannot be read, where the subsets would leave it out
-    found = embed_subsets(embedder, [query], all_subsets([n for n in names if n in query.values]), control=False)
-    match = explain_match((query.id, _vectors(found, query.id)), (item, {AS_IS: held.vectors[0]}), names)
+    found = embed_subsets(embedder, [query], all_subsets(names), control=False)
+    match = explain_match((query.id, _vectors(found, query.id)), (item, {AS_IS: held}), names)
     result = ItemResult(out, embedder.model, query.id, match=match)
     if out is not None:
-        result = _drawn(result, embedder, place, query, held.vectors[0], 0.0, 0)
+        result = _drawn(result, embedder, query, held)
     return result if out is None else _written(result, out, command)
 
 
@@ -247,38 +237,44 @@ def _of_one(found: Evaluated, name: str) -> Evaluated:
     )
 
 
+def _restored(model: Path, record: Record, hide: float, seed: int) -> Mapping[str, Restored]:
+    return restore(Completer.load(model), record, hide, seed=seed)
+
+
 def _drawn(
-    result: ItemResult, embedder: Embedder, model: Path, record: Record, target: Any, hide: float, seed: int
+    result: ItemResult,
+    embedder: Embedder,
+    record: Record,
+    target: Vectors | None,
+    reconstruct: Callable[[], Mapping[str, Restored]] = dict,
 ) -> ItemResult:
-    """The pictures are drawn here, and kept in `figures` by name until they are written."""
+    """The result with its pictures, written into its folder; what cannot be drawn becomes a note."""
+    from polymodal.workflow.explain_figures import item_figures
+
     notes = list(result.notes)
-    attended, restored = None, {}
+    attended: Attended | None = None
+    restored: Mapping[str, Restored] = {}
     try:
         attended = attend(embedder, record)
     except BadInput as error:
         notes.append(f"No attention: {error}")
     pictures = [n for n, kind in embedder.modalities.items() if kind in ("image", "video") and n in record.values]
     occluded = {n: occlusion(embedder, record, n, target) for n in pictures}
-    if hide > 0:
-        try:
-            restored = restore(Completer.load(model), record, hide, seed=seed)
-        except (BadInput, CorruptCheckpoint) as error:
-            notes.append(f"No reconstruction: {error}")
-    seen = Seen(record, attended, occluded, restored)
+    try:
+        restored = reconstruct()
+    except (BadInput, CorruptCheckpoint) as error:
+        notes.append(f"No reconstruction: {error}")
+    files = item_figures(Seen(record, attended, occluded, restored), embedder)
+    assert result.out is not None
+    result.out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_whole(result.out / name, content)
     facts = {
         n: {"kind": r.kind, "hidden": r.hidden, "tokens": r.tokens, "right": r.right, "error": level_error(r)}
         for n, r in restored.items()
     }
     between = {} if attended is None else attended.between()
-    from polymodal.workflow.explain_figures import item_figures
-
-    files = item_figures(seen, embedder)
-    made = replace(result, attention=between, restored=facts, notes=tuple(notes), figures=tuple(files))
-    assert result.out is not None
-    result.out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_whole(result.out / name, content)
-    return made
+    return replace(result, attention=between, restored=facts, notes=tuple(notes), figures=tuple(files))
 
 
 def _written(result: ItemResult, out: Path, command: str) -> ItemResult:

@@ -9,6 +9,7 @@ import pytest
 
 from polymodal.evaluate import AS_IS
 from polymodal.evaluate.shapley import subset_code
+from polymodal.tasks import trusted
 from polymodal.tasks import worth as task
 from polymodal.types import BadInput, Embeddings, Record
 
@@ -90,10 +91,10 @@ def test_values_are_those_of_the_subsets_by_hand(made):
 
 def test_deleting_the_telling_modality_costs_most_and_is_foretold(made):
     found, vectors, _, keys = made
-    losses = task.deleted(found.values, vectors, keys)
+    losses = trusted.deleted(found.values, vectors, keys)
     means = np.nanmean(losses, 0)
     assert means.argmax() == 0
-    told = task.foretold(found.readings, losses, most=100)
+    told = trusted.foretold(found.readings, losses, most=100)
     assert told["shapley"].rho > 0.5
     assert told["shapley"].p < 0.01
     assert told["shapley"].n == 100
@@ -107,7 +108,7 @@ def records(n: int = 80) -> list[Record]:
 def test_one_cell_of_each_item_is_exchanged_for_one_of_another_label():
     _, _, keys = world()
     before = records()
-    after, truth = task.exchange_cells(before, NAMES, keys, seed=3)
+    after, truth = trusted.exchange_cells(before, NAMES, keys, seed=3)
     assert len(truth) == len(before)
     for old, new in zip(before, after, strict=True):
         changed = {m for m in old.values if old.values[m] != new.values[m]}
@@ -115,10 +116,10 @@ def test_one_cell_of_each_item_is_exchanged_for_one_of_another_label():
         donor, modality = new.values[truth[old.id]].split()
         assert modality == truth[old.id]
         assert keys[donor] != keys[old.id]
-    assert task.exchange_cells(before, NAMES, keys, seed=3)[1] == truth
-    assert task.exchange_cells(before, NAMES, keys, seed=4)[1] != truth
+    assert trusted.exchange_cells(before, NAMES, keys, seed=3)[1] == truth
+    assert trusted.exchange_cells(before, NAMES, keys, seed=4)[1] != truth
     alone = [Record("x", {"image": 1}), *before]
-    assert "x" not in task.exchange_cells(alone, NAMES, keys | {"x": "class 0"})[1]
+    assert "x" not in trusted.exchange_cells(alone, NAMES, keys | {"x": "class 0"})[1]
 
 
 def test_readings_find_exchanged_pictures_and_a_blind_reading_is_at_chance():
@@ -127,7 +128,7 @@ def test_readings_find_exchanged_pictures_and_a_blind_reading_is_at_chance():
     vectors, has, _ = world(wrong=truth)
     values = task.precision_values(vectors, has, NAMES, keys, corpus=clean[AS_IS])
     blind = task.Reading("blind", {}, np.where(values.present, 0.0, np.nan))
-    found = {d.name: d for d in task.detect([*task.worth(values).readings, blind], values, truth, resamples=50)}
+    found = {d.name: d for d in trusted.detect([*task.worth(values).readings, blind], values, truth, resamples=50)}
     assert found["shapley"].found.n == 40
     assert found["shapley"].difference.low > 0
     assert found["blind"].found.mean == pytest.approx(found["blind"].chance)

@@ -65,13 +65,15 @@ def test_an_exported_model_has_no_decoder_and_says_so(micro_shop, tmp_path):
 
 def test_why_an_item_answers_a_query(micro_shop, tmp_path):
     from polymodal.workflow.indexing import build_index
+    from polymodal.workflow.searching import open_engine
     from polymodal.workflow.vectors import embed_data
 
     run, data = micro_shop
     embed_data(run, data, tmp_path / "v.parquet")
     build_index(tmp_path / "v.parquet", data, tmp_path / "index")
     asked = Record("query", {"title": "red shoe", "facts": (("colour", "red"),)})
-    found = explain_query(tmp_path / "index", asked, "i000")
+    found = explain_query(open_engine(tmp_path / "index"), asked, "i000", tmp_path / "why")
+    assert {path.name for path in (tmp_path / "why").iterdir()} == {"explain.json", "attention.png"}
     assert found.match is not None
     (side,) = found.match.sides
     assert side.contributions.keys() == {"title", "facts"}
