@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from polymodal.catalogue.demo import Truth
 from polymodal.evaluate.explain import spearman
-from polymodal.evaluate.information import ProbabilityProbe, information_gain
 from polymodal.tasks import worth as task
 from polymodal.tasks.attend import attend, grid_of, occlusion
 from polymodal.types import Record
@@ -59,14 +58,10 @@ def readings(opened: Opened, found: Any) -> dict[str, dict[str, task.Reading]]:
 
 def probes(opened: Opened, learnt: Any, found: Any) -> dict[str, list[float]]:
     """Label -> bits that a probe reads from each modality alone."""
-    out: dict[str, list[float]] = {}
+    out = {}
     for label in PLANTED:
-        keys, out[label] = opened.labels[label], []
-        for name in NAMES:
-            train, test = (e.fused[frozenset({name})] for e in (learnt, found))
-            probe = ProbabilityProbe(train.vectors, [keys[i] for i in train.ids], (0.01, 0.1))
-            gain = information_gain(probe, test.vectors, [keys[i] for i in test.ids])
-            out[label].append(float(np.nanmean(gain)))
+        bits = task.probe_bits(learnt.fused, found.fused, NAMES, opened.labels[label], resamples=0)
+        out[label] = [bits[name].mean for name in NAMES]
     return out
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -79,7 +80,11 @@ def explain(
     from polymodal.workflow.explaining import ExplainSettings, explain_catalogue
     from polymodal.workflow.explaining_item import explain_item, explain_query
 
-    files = {"image": image or [], "audio": [audio] if audio else [], "video": [video] if video else []}
+    files: Mapping[str, Sequence[Path]] = {
+        "image": image or [],
+        "audio": [audio] if audio else [],
+        "video": [video] if video else [],
+    }
     asked = text is not None or attr or query or any(files.values())
     if asked:
         if id_ is not None or data is not None or with_ is None:
@@ -87,8 +92,8 @@ def explain(
         from polymodal.workflow.searching import make_query, open_engine
 
         engine = open_engine(model, None, device)
-        given = {"text": [] if text is None else [text], **files}
-        record = make_query(engine.modalities, given, attr or [], query or [])
+        words = [] if text is None else [text]
+        record = make_query(engine.modalities, {"text": words, **files}, attr or [], query or [])
         found = explain_query(engine, record, with_, out, command=command())
         emit(json, found.to_json(), item_text(found))
         return
@@ -99,9 +104,12 @@ def explain(
     names = tuple(part.strip() for part in (modalities or "").split(",") if part.strip())
     settings = ExplainSettings(split, train_split, label, score, names, max_items, not unchecked, 1000, seed)
     with stage_bar(console()) as progress:
-        options = {"command": command(), "device": device, "progress": progress}
-        if id_ is not None:
-            item = explain_item(model, data, id_, with_, out, settings, hide=hide, **options)
-        else:
+        options: Any = {"command": command(), "device": device, "progress": progress}
+        if id_ is None:
             made = explain_catalogue(model, data, out, settings, **options)
-    emit(json, *((item.to_json(), item_text(item)) if id_ is not None else (made.to_json(), catalogue_text(made))))
+        else:
+            item = explain_item(model, data, id_, with_, out, settings, hide=hide, **options)
+    if id_ is None:
+        emit(json, made.to_json(), catalogue_text(made))
+    else:
+        emit(json, item.to_json(), item_text(item))

@@ -65,11 +65,11 @@ def _per_pattern(values: npt.NDArray[np.floating], present: Bools, weights: Call
     out = np.full(present.shape, np.nan)
     codes = subset_codes(present)
     for code in np.unique(codes[codes > 0]).tolist():
-        members = [m for m in range(size) if code >> m & 1]
-        local = np.arange(1 << len(members))
-        columns = sum((local >> at & 1) << m for at, m in enumerate(members))
-        rows = np.flatnonzero(codes == code)
-        out[np.ix_(rows, members)] = values[np.ix_(rows, columns)].astype(np.float64) @ weights(len(members)).T
+        members = np.flatnonzero(code >> np.arange(size) & 1)
+        subsets = np.arange(1 << len(members))[:, None] >> np.arange(len(members)) & 1
+        columns = subsets @ (1 << members)
+        rows = np.flatnonzero(codes == code)[:, None]
+        out[rows, members] = values[rows, columns].astype(np.float64) @ weights(len(members)).T
     return out
 
 

@@ -146,4 +146,5 @@ def foretold(
     cells = np.sort(np.random.default_rng(seed).permutation(cells)[:most])
     if len(cells) < 3:
         return {}
-    return {one.name: spearman(one.per_item.ravel()[cells], losses.ravel()[cells], seed=seed) for one in readings}
+    lost = losses.ravel()[cells].tolist()
+    return {one.name: spearman(one.per_item.ravel()[cells].tolist(), lost, seed=seed) for one in readings}

@@ -35,6 +35,7 @@ __all__ = [
     "pair_splits",
     "precision_values",
     "probability_values",
+    "probe_bits",
     "similarity_values",
     "worth",
 ]
@@ -310,6 +311,34 @@ def pair_splits(
             found = split_pair((a, b), (gains[0], gains[1], gains[2]), entropy, resamples=resamples, seed=seed)
             out.append(found)
     return tuple(out)
+
+
+def probe_bits(
+    learnt: Mapping[Subset, Embeddings],
+    tested: Mapping[Subset, Embeddings],
+    names: Sequence[str],
+    keys: Mapping[str, str],
+    *,
+    fewest: int = 30,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Modality -> bits about a label that a probe reads from the vectors made from it alone.
+
+    Arguments as in `pair_splits`; a modality with too few items is left out.
+    """
+    out = {}
+    for name in names:
+        train, test = (found.get(frozenset({name})) for found in (learnt, tested))
+        if train is None or test is None:
+            continue
+        own, asked = ([i for i in vectors.ids if i in keys] for vectors in (train, test))
+        if min(len(own), len(asked)) < fewest or len({keys[i] for i in own}) < 2:
+            continue
+        probe = ProbabilityProbe(train.rows(own), [keys[i] for i in own])
+        gain = information_gain(probe, test.rows(asked), [keys[i] for i in asked], seed=seed)
+        out[name] = interval(gain, resamples=resamples, seed=seed)
+    return out
 
 
 def _both(

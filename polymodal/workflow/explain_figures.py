@@ -165,7 +165,7 @@ def _patched(attended: Attended) -> list[str]:
 
 def _picture(value: npt.NDArray[np.uint8], embedder: Embedder, name: str) -> Picture:
     config: Any = embedder.network.modality(name).config
-    return seen_picture(value, int(getattr(config, "size", value.shape[1])))
+    return seen_picture(value, config.size)
 
 
 def _between(attended: Attended) -> bytes:
@@ -196,6 +196,7 @@ def _words_and_patches(attended: Attended, embedder: Embedder, name: str, pictur
     summary = attended.of("item")
     if len(summary):
         panels.append(("the item looks at", grid.fill(matrix[summary[0], patches])))
+        panels.append(("… through all layers", grid.fill(attended.rollout()[summary[0], patches])))
     for other, fields in attended.fields.items():
         rows = attended.of(other)
         for word, at in said_by(embedder.network.modality(other), fields)[:_MOST_WORDS] if other != name else []:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,22 +32,20 @@ def _interval(one: Interval) -> str:
     return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" if one.n else "–"
 
 
+def _half(one: Interval) -> str:
+    """The interval by its wider half: it fits a terminal."""
+    return f"{one.mean:+.3f} ±{max(one.high - one.mean, one.mean - one.low):.3f}" if one.n else "–"
+
+
 # -- a catalogue -----------------------------------------------------------------------------------------------------
 
 
-def _tables(result: ExplainResult) -> list[tuple[str, tuple[str, ...], Rows]]:
+def _tables(
+    result: ExplainResult, interval: Callable[[Interval], str] = _interval
+) -> list[tuple[str, tuple[str, ...], Rows]]:
     """Title, heads and rows of every table."""
     worth = result.worth
-    first = worth.readings[0]
-    order = sorted(worth.values.names, key=lambda n: -np.nan_to_num(first.modalities[n].mean, nan=-np.inf))
-    whole, nothing = f"{worth.full.mean:.3f} from everything an item has", f"{worth.empty:.3f} from nothing"
-    made: list[tuple[str, tuple[str, ...], Rows]] = [
-        (
-            f"What each modality is worth for {result.label}: {worth.score}, {whole}, {nothing}",
-            ("modality", "items", *(one.name for one in worth.readings)),
-            [(n, str(first.modalities[n].n), *(_interval(one.modalities[n]) for one in worth.readings)) for n in order],
-        )
-    ]
+    made = [_worth_table(result, interval)]
     if result.detections:
         items, chance = result.detections[0].found.n, result.detections[0].chance
         made.append(
@@ -78,6 +76,19 @@ def _tables(result: ExplainResult) -> list[tuple[str, tuple[str, ...], Rows]]:
     return made
 
 
+def _worth_table(result: ExplainResult, interval: Callable[[Interval], str]) -> tuple[str, tuple[str, ...], Rows]:
+    worth, first = result.worth, result.worth.readings[0]
+    order = sorted(worth.values.names, key=lambda n: -np.nan_to_num(first.modalities[n].mean, nan=-np.inf))
+    whole, nothing = f"{worth.full.mean:.3f} from everything an item has", f"{worth.empty:.3f} from nothing"
+    heads = ["modality", "items", *(one.name for one in worth.readings)]
+    rows = [[n, str(first.modalities[n].n), *(interval(one.modalities[n]) for one in worth.readings)] for n in order]
+    if result.bits:
+        heads.append("probe, bits")
+        rows = [[*row, interval(result.bits[row[0]]) if row[0] in result.bits else "–"] for row in rows]
+    title = f"What each modality is worth for {result.label}: {worth.score}, {whole}, {nothing}"
+    return title, tuple(heads), [tuple(row) for row in rows]
+
+
 def _pair_table(result: ExplainResult) -> tuple[str, tuple[str, ...], Rows]:
     entropy = max(pair.entropy for pair in result.pairs)
     rows: Rows = [
@@ -99,7 +110,7 @@ def _pair_table(result: ExplainResult) -> tuple[str, tuple[str, ...], Rows]:
 def catalogue_text(result: ExplainResult) -> RenderableType:
     """All tables, which reading to believe, and where the files are."""
     parts: list[RenderableType] = []
-    for title, heads, rows in _tables(result):
+    for title, heads, rows in _tables(result, _half):
         parts += [Text(title, style="bold"), _table(heads, rows), Text("")]
     parts.append(Text(trust(result)))
     parts += [Text(note, style="dim") for note in result.notes]
@@ -143,6 +154,8 @@ def catalogue_markdown(result: ExplainResult, command: str) -> str:
         lines += [f"## {title}", "", _line(heads), _line(["---"] * len(heads)), *map(_line, rows), ""]
     shown = [one.name for one in result.worth.readings]
     lines += [f"- **{name}**: {READINGS[name]}." for name in shown]
+    if result.bits:
+        lines.append("- **probe, bits**: what a linear probe reads of the label from the modality alone.")
     lines += ["", trust(result), "", *result.notes, ""]
     lines += [f"![{name}]({name})" for name in result.figures]
     return "\n".join(lines).rstrip() + "\n"
@@ -174,7 +187,7 @@ def item_text(result: ItemResult) -> RenderableType:
 
 def _values(values: Mapping[str, Mapping[str, float]]) -> Table:
     most = max((abs(v) for v in values["shapley"].values()), default=0.0)
-    rows = [
+    rows: list[tuple[str | Text, ...]] = [
         (name, _bar(value, most), *(_number(values[one].get(name, float("nan"))) for one in values))
         for name, value in _falling(values["shapley"])
     ]

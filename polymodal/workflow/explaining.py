@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from polymodal.config import nearest
-from polymodal.evaluate import AS_IS, Subset
+from polymodal.evaluate import AS_IS, Interval, Subset
 from polymodal.evaluate.explain import RankCorrelation
 from polymodal.evaluate.information import PairSplit
 from polymodal.evaluate.intervals import Floats
@@ -23,7 +23,7 @@ from polymodal.tasks import trusted
 from polymodal.tasks import worth as task
 from polymodal.tasks.trusted import Detection
 from polymodal.tasks.worth import Values, Worth
-from polymodal.types import BadInput, Embeddings, Record
+from polymodal.types import BadInput, Embeddings, MissingExtra, Record
 from polymodal.workflow.harmony import has_harmony, item_harmony
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -63,7 +63,9 @@ class ExplainResult:
     """What the modalities are worth.
 
     Args:
-        label: what counted as right. worth: every reading. pairs: what pairs of modalities tell of the label.
+        label: what counted as right. worth: every reading.
+        bits: modality -> what a probe reads of the label from it alone. pairs: what two modalities tell together and
+            apart. Both are empty where there is too little to learn from.
         detections: how often each reading finds an exchanged cell; () where it was not asked for.
         foretold: reading -> how its values rank with what is lost when a modality is deleted from the catalogue.
         figures: names of the pictures in `out`. notes: what was left out, and why.
@@ -73,6 +75,7 @@ class ExplainResult:
     model: str
     label: str
     worth: Worth
+    bits: Mapping[str, Interval]
     pairs: tuple[PairSplit, ...]
     detections: tuple[Detection, ...]
     foretold: Mapping[str, RankCorrelation]
@@ -86,6 +89,7 @@ class ExplainResult:
             "model": self.model,
             "label": self.label,
             "worth": self.worth.to_json(),
+            "bits": plain(self.bits),
             "pairs": plain(self.pairs),
             "detections": plain(self.detections),
             "foretold": plain(self.foretold),
@@ -124,7 +128,7 @@ def explain_catalogue(
     learnt, notes = _learnt(opened, settings, names, {r.id for r in records})
     values = values_of(settings.score, found, names, keys, learnt)
     result = task.worth(values, others_of(opened, found, values), **_options(settings))
-    pairs = _pairs(learnt, found, names, keys, settings)
+    bits, pairs = _probed(learnt, found, names, keys, settings)
     if learnt is not None and not pairs and len(names) > 1:
         notes.append("No pair of modalities has enough labelled items that have both, to learn from and to test.")
     detections: tuple[Detection, ...] = ()
@@ -132,7 +136,9 @@ def explain_catalogue(
         detections = _checked(opened, records, found, names, keys, learnt, settings)
     losses = trusted.deleted(task.precision_values(found.fused, found.presence, names, keys), found.fused, keys)
     foretold = trusted.foretold(result.readings, losses, seed=settings.seed)
-    made = ExplainResult(out, opened.embedder.model, label, result, pairs, detections, foretold, notes=tuple(notes))
+    made = ExplainResult(
+        out, opened.embedder.model, label, result, bits, pairs, detections, foretold, notes=tuple(notes)
+    )
     return made if out is None else _written(made, out, command)
 
 
@@ -234,19 +240,20 @@ def others_of(opened: Opened, found: Evaluated, values: Values) -> dict[str, Flo
     return out | {"cosine": task.cosine_of(found.fused, values)}
 
 
-def _pairs(
-    learnt: Evaluated | None,
-    found: Evaluated,
-    names: Sequence[str],
-    keys: Mapping[str, str],
-    settings: ExplainSettings,
-) -> tuple[PairSplit, ...]:
+def _probed(
+    learnt: Evaluated | None, found: Evaluated, names: Sequence[str], keys: Mapping[str, str], settings: ExplainSettings
+) -> tuple[dict[str, Interval], tuple[PairSplit, ...]]:
+    """What probes read from each modality alone, and from pairs."""
     if learnt is None:
-        return ()
-    from threadpoolctl import threadpool_limits
-
+        return {}, ()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise MissingExtra("scikit-learn", "report") from None
+    # matrices this small are slower on two threads that fight for busy cores than on one
     with threadpool_limits(1):
-        return task.pair_splits(learnt.fused, found.fused, names, keys, **_options(settings))
+        asked = (learnt.fused, found.fused, names, keys)
+        return task.probe_bits(*asked, **_options(settings)), task.pair_splits(*asked, **_options(settings))
 
 
 def _checked(

@@ -219,8 +219,8 @@ def _valued(
         one.name: {n: float(one.per_item[0, at]) for at, n in enumerate(names) if values.present[0, at]}
         for one in made.readings
     }
-    scored = {"full": float(values.whole[0]), "empty": made.empty, "values": shown}
-    return replace(result, label=label, value=keys[result.id], score=made.score, **scored)
+    full, empty = float(values.whole[0]), made.empty
+    return replace(result, label=label, value=keys[result.id], score=made.score, full=full, empty=empty, values=shown)
 
 
 def _of_one(found: Evaluated, name: str) -> Evaluated:

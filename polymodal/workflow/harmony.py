@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,7 @@ def item_harmony(
         present[m, [to for _, to in known]] = True
     there = torch.from_numpy(present)
     s = similarity(torch.from_numpy(z), there)
-    form, floor = getattr(how, "form", "code"), getattr(how, "floor", None)
+    form: Any = getattr(how, "form", "code")
+    floor = getattr(how, "floor", None)
     weights = harmonise(s, there.T if getattr(how, "presence", True) else None, form, floor)
     return weights.numpy(), present.T

@@ -156,6 +156,10 @@ def test_pairs_say_who_tells_alone():
     learnt, tested = world(seed=1)[0], world(seed=2)
     found = task.pair_splits(learnt, tested[0], NAMES, tested[2], resamples=20)
     assert [(p.first, p.second) for p in found] == [("image", "text"), ("image", "audio"), ("text", "audio")]
+    bits = task.probe_bits(learnt, tested[0], NAMES, tested[2], resamples=20)
+    assert bits["image"].mean > 1.5 > bits["text"].mean > 0.2 > abs(bits["audio"].mean)
+    assert bits["audio"].n == 64
+    assert task.probe_bits(learnt, tested[0], NAMES, tested[2], fewest=70).keys() == {"image", "text"}
     image_audio = found[1]
     assert image_audio.unique_first.mean > 1.5
     assert abs(image_audio.unique_second.mean) < 0.3
