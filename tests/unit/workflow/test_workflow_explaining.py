@@ -55,6 +55,18 @@ def test_an_item_and_its_match_with_pictures(micro_shop, tmp_path):
     assert lacks.figures == ()
 
 
+@pytest.mark.parametrize("score", ["probability", "similarity"])
+def test_other_scores_sum_up_too(micro_shop, score):
+    settings = replace(QUICK, split="test", score=score, check=False, label="shape", modalities=("facts",))
+    found = explain_catalogue(*micro_shop, None, settings)
+    assert found.detections == ()
+    assert found.worth.values.names == ("facts",)
+    each, values = found.worth.reading("shapley").per_item, found.worth.values
+    np.testing.assert_allclose(each[:, 0], values.whole - values.table[:, 0], atol=1e-9)
+    item = explain_item(*micro_shop, values.ids[0], None, None, replace(settings, modalities=()))
+    assert sum(item.values["shapley"].values()) == pytest.approx(item.full - item.empty)
+
+
 def test_an_exported_model_has_no_decoder_and_says_so(micro_shop, tmp_path):
     run, data = micro_shop
     shutil.copytree(run / "model", tmp_path / "model")
