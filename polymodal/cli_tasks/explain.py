@@ -87,8 +87,12 @@ def explain(
     }
     asked = text is not None or attr or query or any(files.values())
     if asked:
-        if id_ is not None or data is not None or with_ is None:
-            raise BadInput("a query", "an index, and --with the item that answers", "another combination")
+        if id_ is not None or data is not None:
+            raise BadInput(
+                "a query", "an index alone", "DATA" if data is not None else "--id", "An index has the items."
+            )
+        if with_ is None:
+            raise BadInput("--with", "the item that answers the query", "nothing", "Find one: polymodal search INDEX")
         from polymodal.workflow.searching import make_query, open_engine
 
         engine = open_engine(model, None, device)

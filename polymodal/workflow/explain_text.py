@@ -171,7 +171,7 @@ def _line(cells: Sequence[str]) -> str:
 def item_text(result: ItemResult) -> RenderableType:
     """What the modalities of one item are worth, why it matches another one, and where the pictures are."""
     parts: list[RenderableType] = []
-    if result.title or result.id:
+    if result.title or result.values:  # a query has neither
         parts += [Text(f"{result.id}  {result.title}".rstrip(), style="bold"), Text("")]
     if result.values:
         score = f"{result.score} of {result.label} = {result.value}"
