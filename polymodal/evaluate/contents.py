@@ -89,14 +89,17 @@ class Report(Result):
         headlines, facts, retrievals (name -> Retrieval), matrix, subset_scores, comparisons, probes, regressions,
             clusterings, weights (run -> MeanWeights), correlations, geometry, breakdowns, examples: results.
         curves: series -> (step, value) pairs, see `read_curves`.
-        space, space_labels: embeddings for the map and id -> label.
+        space, space_labels, space_presence: embeddings for the map, id -> label and id -> its modalities; space_label:
+            what the label is called.
         thumbnails: id -> encoded PNG or JPEG; titles: id -> text; descriptions: id -> one more line.
         commands: section (`matrix controls weights curves space examples probes breakdowns facts`) -> the command that
             made it; `command` where missing.
         notes: sentences for the end of the page.
     """
 
-    unwritten: ClassVar[frozenset[str]] = frozenset({"space", "space_labels", "thumbnails", "descriptions", "titles"})
+    unwritten: ClassVar[frozenset[str]] = frozenset(
+        {"space", "space_labels", "space_label", "space_presence", "thumbnails", "descriptions", "titles"}
+    )
     title: str
     command: str
     made: str = ""
@@ -117,6 +120,8 @@ class Report(Result):
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     space: Embeddings | None = None
     space_labels: Mapping[str, str] = field(default_factory=dict)
+    space_label: str = ""
+    space_presence: Mapping[str, Subset] = field(default_factory=dict, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     titles: Mapping[str, str] = field(default_factory=dict, repr=False)
     descriptions: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -19,6 +19,7 @@ from polymodal.evaluate.blocks import (
 from polymodal.evaluate.contents import Breakdown, Example, Facts, Report
 from polymodal.evaluate.retrieval import Retrieval
 from polymodal.evaluate.robustness import SubsetMatrix
+from polymodal.evaluate.space import space_map
 from polymodal.evaluate.style import CSS
 from polymodal.evaluate.summary import statements, tally
 from polymodal.evaluate.values import subset_name
@@ -342,10 +343,8 @@ def _curves(result: Report) -> Section:
 def _space(result: Report, seed: int) -> Section:
     if result.space is None or len(result.space) < 2:
         return Section("space", "Map of the space", "", "")
-    places, method = plots.plane(result.space.vectors, seed=seed)
-    drawn = plots.space_map(result.space, places, result.space_labels, result.thumbnails, "space")
-    lead = f"{len(result.space):,} items by {method}. Distances across the map mean little; neighbourhoods do."
-    return Section("space", "Map of the space", lead, figure(drawn, "", wide=True))
+    body, lead = space_map(result, seed=seed)
+    return Section("space", "Map of the space", lead, body)
 
 
 def _examples(result: Report) -> Section:

@@ -14,12 +14,11 @@ import numpy.typing as npt
 from polymodal.evaluate.controls import METRICS, Comparison
 from polymodal.evaluate.explain import MeanWeights
 from polymodal.evaluate.intervals import Floats, Interval
-from polymodal.evaluate.pictures import pixels
 from polymodal.evaluate.robustness import SubsetMatrix
 from polymodal.evaluate.values import AS_IS
-from polymodal.types import Embeddings, MissingExtra
+from polymodal.types import MissingExtra
 
-__all__ = ["PALETTE", "control_bars", "curve_panels", "matrix_map", "plane", "space_map", "weights_map"]
+__all__ = ["PALETTE", "control_bars", "curve_panels", "matrix_map", "weights_map"]
 
 PALETTE = (
     "#0e7c86", "#d9822b", "#5a55c4", "#b8416b", "#5b8c2a", "#2f6fb3", "#a0522d", "#8a4fb0", "#b3a125", "#c0392b"
@@ -269,77 +268,3 @@ def _smooth(points: Floats) -> tuple[Floats, Floats]:
     steps = points[window - 1 :, 0]
     thin = slice(None, None, max(1, len(means) // 300))
     return steps[thin], means[thin]
-
-
-def plane(vectors: npt.NDArray[np.float32], *, seed: int = 0, most_tsne: int = 2000) -> tuple[Floats, str]:
-    """Two coordinates per row for looking at: t-SNE up to `most_tsne` rows, the first principal components above.
-
-    Returns: (n, 2) and the name of the method. Source: van der Maaten & Hinton 2008 (scikit-learn's TSNE).
-    Raises: MissingExtra: scikit-learn is not installed (t-SNE only).
-    """
-    data = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-    left, sizes, _ = np.linalg.svd(data, full_matrices=False)
-    flat = left[:, :50] * sizes[:50]
-    if len(vectors) > most_tsne or len(vectors) < 8:
-        pair = np.zeros((len(vectors), 2))
-        pair[:, : min(2, flat.shape[1])] = flat[:, :2]
-        return pair, "PCA"
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError:
-        raise MissingExtra("scikit-learn", "report") from None
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
-    return np.asarray(TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)), "t-SNE"
-
-
-def space_map(
-    space: Embeddings, places: Floats, labels: Mapping[str, str], thumbnails: Mapping[str, bytes], name: str
-) -> str:
-    """Points of the plane coloured by label (the nine most frequent, the rest grey), thumbnails on some of them."""
-    known = np.asarray([labels.get(i, "") for i in space.ids])
-    names, counts = np.unique(known[known != ""], return_counts=True)
-    shown = [str(names[i]) for i in np.lexsort((names, -counts))[: len(PALETTE)]]
-    colours = dict(zip(shown, PALETTE, strict=False))
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        rest = ~np.isin(known, shown)
-        for label in shown:
-            axis.scatter(*places[known == label].T, s=13, color=colours[label], lw=0, alpha=0.8, label=label)
-        if rest.any():
-            axis.scatter(*places[rest].T, s=9, color="#a9b4ba", lw=0, alpha=0.55, label="others", zorder=0)
-        for row in _spread_out(places, [r for r, i in enumerate(space.ids) if i in thumbnails], 56):
-            _thumbnail(axis, thumbnails[space.ids[row]], places[row], colours.get(str(known[row]), "#a9b4ba"))
-        axis.set_axis_off()
-        axis.margins(0.03)
-        if shown:
-            figure.legend(loc="outside lower left", ncols=5, handletextpad=0.2, markerscale=1.6)
-
-    return _drawn(name, "map of the embeddings", (9.4, 7.6), draw)
-
-
-def _spread_out(places: Floats, rows: Sequence[int], most: int) -> list[int]:
-    """Up to `most` of `rows`, each as far as possible from those before it, none closer than a thumbnail's width."""
-    if not rows:
-        return []
-    span = np.maximum(np.ptp(places, axis=0), 1e-9)
-    scaled = places[list(rows)] / span
-    chosen = [int(np.linalg.norm(scaled - scaled.mean(0), axis=1).argmin())]
-    gap = np.full(len(rows), np.inf)
-    while len(chosen) < min(most, len(rows)):
-        gap = np.minimum(gap, np.abs(scaled - scaled[chosen[-1]]).max(1))
-        if gap.max() < 0.062:
-            break
-        chosen.append(int(gap.argmax()))
-    return [rows[c] for c in chosen]
-
-
-def _thumbnail(axis: Any, encoded: bytes, place: Floats, colour: str) -> None:
-    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-
-    picture = pixels(encoded, 56)
-    if picture is None:
-        return
-    image = OffsetImage(picture, zoom=26 / max(picture.shape[:2]), interpolation="none")
-    frame = {"edgecolor": colour, "facecolor": "#ffffff", "lw": 1.5, "boxstyle": "round,pad=0.1"}
-    axis.add_artist(AnnotationBbox(image, tuple(place), pad=0.12, bboxprops=frame))

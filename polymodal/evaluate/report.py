@@ -32,7 +32,8 @@ __all__ = [
 def write_report(out_dir: Path, result: Report, *, seed: int = 0) -> tuple[Path, Path]:
     """Write `report.json` and `report.html`, each whole or not at all.
 
-    The page needs no network, script or other file. The JSON is written first and needs no optional package.
+    The page needs no network and no other file; its script moves the map and nothing else. The JSON is written first
+    and needs no optional package.
 
     Args:
         out_dir: made if it does not exist.

@@ -15,7 +15,18 @@ from polymodal.evaluate.topk import top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings
 
-__all__ = ["AP", "Judged", "Retrieval", "chance", "judge", "judge_lists", "measure", "metric_names", "retrieve"]
+__all__ = [
+    "AP",
+    "Judged",
+    "Retrieval",
+    "chance",
+    "chance_each",
+    "judge",
+    "judge_lists",
+    "measure",
+    "metric_names",
+    "retrieve",
+]
 
 Ints = npt.NDArray[np.int64]
 AP = Literal["standard", "scale"]
@@ -241,19 +252,21 @@ def chance(metric: str, relevance: Relevance, corpus: int) -> float | None:
 
     Source: AP: Bestgen 2015, exact expected average precision; the others follow from the hypergeometric distribution.
     """
+    each = chance_each(metric, relevance, corpus)
+    judged = np.isfinite(each)
+    return float(each[judged].mean()) if judged.any() else None
+
+
+def chance_each(metric: str, relevance: Relevance, corpus: int) -> Floats:
+    """`chance` of every query, (Q,); NaN for one without a right answer."""
     kind, k = _parse(metric, corpus)
-    judged = relevance.count > 0
-    if not judged.any():
-        return None
-    sizes = corpus - (relevance.own[judged] >= 0)
-    pairs, weight = np.unique(np.stack([relevance.count[judged], sizes]), axis=1, return_counts=True)
-    values = [_chance(kind, k, int(right), int(size)) for right, size in pairs.T]
-    if any(v is None for v in values):
-        return None
-    return float(np.average(np.asarray(values, np.float64), weights=weight))
+    sizes = corpus - (relevance.own >= 0)
+    pairs, which = np.unique(np.stack([relevance.count, sizes]), axis=1, return_inverse=True)
+    values = [_chance(kind, k, int(right), int(size)) if right else np.nan for right, size in pairs.T]
+    return np.asarray(values, np.float64)[which.reshape(-1)]
 
 
-def _chance(kind: str, k: int, right: int, size: int) -> float | None:
+def _chance(kind: str, k: int, right: int, size: int) -> float:
     right, deep = min(right, size), min(k, size)
     ranks = np.arange(1, deep + 1)
     if kind == "precision":

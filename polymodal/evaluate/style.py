@@ -94,6 +94,46 @@ summary{cursor:pointer;color:var(--accent);font-size:14px;font-weight:560}
 .mark{font-weight:640}
 .right .mark{color:var(--good)}
 .wrong .mark{color:var(--bad)}
+.space-controls{display:none;flex-wrap:wrap;gap:10px 26px;align-items:center;font-size:14px}
+.space.live .space-controls{display:flex}
+.space fieldset{border:0;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:6px;align-items:center}
+.space fieldset legend{float:left;color:var(--soft);margin-right:10px;padding:0}
+.space fieldset input{position:absolute;opacity:0}
+.space fieldset span{display:block;padding:3px 12px;border-radius:99px;background:var(--panel);cursor:pointer}
+.space fieldset input:checked+span{background:var(--accent);color:var(--paper)}
+.space fieldset input:focus-visible+span{outline:2px solid var(--ink)}
+.space-body{display:grid;grid-template-columns:minmax(0,1fr) 210px;gap:22px;margin-top:14px;align-items:start}
+.space:not(.live) .space-body{display:block}
+.space:not(.live) aside{display:none}
+#space-map{width:100%;height:auto;background:var(--panel);border-radius:12px;touch-action:manipulation;
+  cursor:crosshair}
+#space-map:focus-visible{outline:2px solid var(--accent)}
+#space-marks{pointer-events:none}
+#space-marks circle{fill:none;stroke:var(--ink);stroke-width:1.6}
+#space-marks .chosen{stroke-width:3}
+#space-marks line{stroke:var(--soft);stroke-width:1}
+#space-card{font-size:13px;line-height:1.4;min-height:320px}
+#space-card b{display:block;font-weight:560;overflow-wrap:anywhere;margin-top:8px}
+#space-card code{color:var(--soft);font-size:12px}
+#space-card .large{width:112px;height:112px;display:block;border-radius:8px;background:#fff}
+#space-card .none{background:var(--panel);color:var(--soft);display:grid;place-items:center}
+#space-card dl{display:grid;grid-template-columns:auto 1fr;gap:1px 9px;margin:9px 0}
+#space-card dt{color:var(--soft)}
+#space-card dd{margin:0;overflow-wrap:anywhere}
+#space-card h4{font-size:12.5px;color:var(--soft);font-weight:560;margin:10px 0 4px}
+#space-card ol{list-style:none;margin:0;padding:0}
+#space-card button{display:grid;grid-template-columns:30px 1fr auto;gap:8px;align-items:center;width:100%;border:0;
+  background:none;color:inherit;font:inherit;text-align:left;padding:2px 0;cursor:pointer}
+#space-card .small{width:30px;height:30px;border-radius:4px;background:#fff}
+#space-card i.small{background:var(--panel)}
+#space-card button span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+#space-card small,#space-legend small{color:var(--soft)}
+#space-legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 16px;margin:12px 0 0;padding:0;font-size:13px}
+#space-legend i{display:inline-block;width:11px;height:11px;border-radius:99px;margin-right:6px}
+#space-legend button{border:0;background:none;color:inherit;font:inherit;cursor:pointer;padding:1px 6px;
+  border-radius:99px;display:flex;align-items:center;gap:5px}
+#space-legend button i{margin:0}
+#space-legend button[aria-pressed=true]{background:var(--panel);box-shadow:inset 0 0 0 1px var(--soft)}
 footer{margin-top:80px;padding-top:18px;border-top:1px solid var(--line);color:var(--soft);font-size:13px}
 @media (max-width:900px){.frame{display:block;padding:32px 20px 72px}
 nav{position:static;margin-bottom:36px}
@@ -101,7 +141,9 @@ nav ol{border:0;display:flex;flex-wrap:wrap;gap:4px 16px}
 nav a{padding:2px 0;margin:0}
 h1{font-size:29px}
 .row{grid-template-columns:repeat(3,minmax(0,1fr))}
-section{margin-top:52px}}
+section{margin-top:52px}
+.space-body{display:block}
+#space-card{margin-top:14px}}
 @media print{nav{display:none}
 .frame{display:block;padding:0}
 section{break-inside:avoid-page}}

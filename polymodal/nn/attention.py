@@ -119,6 +119,15 @@ class Attention(nn.Module):
         out: Tensor = self.out(mixed)
         return out
 
+    def weights(self, x: Tensor, layout: Layout) -> list[Tensor]:
+        """What every token attends to, (heads, n, n) for each row of the layout, rows summing to 1.
+
+        For looking at: the fused kernels of `forward` never build these.
+        """
+        q, k, _ = self.qkv(x).float().view(len(x), 3, self.heads, -1).unbind(1)
+        rows = zip(q.split(layout.lengths), k.split(layout.lengths), strict=True)
+        return [(torch.einsum("ihd,jhd->hij", a, b) * a.shape[-1] ** -0.5).softmax(-1) for a, b in rows]
+
     def _attend(self, qkv: Tensor, layout: Layout) -> Tensor:
         if qkv.is_cuda and qkv.dtype in (torch.float16, torch.bfloat16):
             return self._varlen(qkv, layout)

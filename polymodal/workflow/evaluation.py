@@ -289,6 +289,8 @@ def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
         curves=curves_of(model),
         space=world.fused,
         space_labels=world.chosen,
+        space_label=world.label or "",
+        space_presence=found.presence,
         thumbnails=shown,
         titles={r.id: title_of(r) for r in world.records},
         descriptions={i: v for i, v in world.chosen.items() if i in found.presence},

@@ -22,6 +22,7 @@ COMMANDS = (
     "demo",
     "embed",
     "evaluate",
+    "explain",
     "guess",
     "import",
     "index",
