@@ -1,0 +1,59 @@
+"""The commands that look for faults: the same item twice, cells that do not belong together, cells that are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+from polymodal.cli_tasks._shared import Device, Flag, Json
+from polymodal.workflow.terminal import console, emit, stage_bar
+
+__all__ = ["register"]
+
+
+def register(app: App) -> None:
+    """Add these commands to an app."""
+    app.command(dedup)
+
+
+def dedup(
+    model: Path,
+    data: Path,
+    *,
+    out: Path | None = None,
+    min_similarity: float | None = None,
+    split: str | None = None,
+    within_groups: Flag = False,
+    neighbours: int = 10,
+    plant: int = 0,
+    truth: Path | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Find items that are in a catalogue twice, exactly or nearly, and say what makes them alike.
+
+    Examples: polymodal dedup run demo/shards --out duplicates.csv
+              polymodal dedup run demo/shards --plant 50
+
+    Args:
+        model: A run or a model folder.
+        data: A catalogue or prepared shards.
+        out: Table of the groups, .csv or .parquet.
+        min_similarity: Cosine from which on two items are one; by default derived from planted copies.
+        split: Items of one split; all by default.
+        within_groups: Also items of one group (parent SKU); by default only their exact copies.
+        neighbours: Candidates looked at for each item.
+        plant: Plant this many copies with small changes, and report how many are found.
+        truth: Table with columns id and duplicate_of: report how many of these are found.
+        seed: Of the planted copies.
+    """
+    from polymodal.workflow.dedup import DedupSettings
+    from polymodal.workflow.dedup import dedup as find
+    from polymodal.workflow.printing_faults import dedup_text
+
+    settings = DedupSettings(min_similarity, split, within_groups, neighbours, plant, truth, seed)
+    with stage_bar(console()) as progress:
+        result = find(model, data, settings, out=out, device=device, progress=progress)
+    emit(json, result.to_json(), dedup_text(result))
