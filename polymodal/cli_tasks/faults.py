@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from polymodal.cli_tasks._shared import Device, Flag, Json
+from polymodal.cli_tasks._shared import Count, Device, Flag, Json
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]
@@ -14,7 +14,8 @@ __all__ = ["register"]
 
 def register(app: App) -> None:
     """Add these commands to an app."""
-    app.command(dedup)
+    for command in (dedup, mismatch):
+        app.command(command)
 
 
 def dedup(
@@ -57,3 +58,45 @@ def dedup(
     with stage_bar(console()) as progress:
         result = find(model, data, settings, out=out, device=device, progress=progress)
     emit(json, result.to_json(), dedup_text(result))
+
+
+def mismatch(
+    model: Path,
+    data: Path,
+    *,
+    out: Path | None = None,
+    modality: str | None = None,
+    split: str | None = None,
+    k: Count = 100,
+    plant: int = 0,
+    truth: Path | None = None,
+    label: str | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Rank items by how badly one of their cells fits the others: a wrong picture for a title.
+
+    Examples: polymodal mismatch run demo/shards --modality image --out wrong.csv
+              polymodal mismatch run demo/shards --plant 40
+
+    Args:
+        model: A run or a model folder.
+        data: A catalogue or prepared shards.
+        out: Table of the worst items, .csv or .parquet.
+        modality: Whose cells are in doubt; by default whichever fits worst.
+        split: Items of one split; all by default.
+        k: Items listed.
+        plant: Exchange this many cells between items, and report how many are found; of each modality in turn.
+        truth: Table with columns id and swapped_with: report how many of these are found.
+        label: Cells are exchanged between different values of this label; the first label by default.
+        seed: Of the exchanges.
+    """
+    from polymodal.workflow.mismatch import MismatchSettings
+    from polymodal.workflow.mismatch import mismatch as find
+    from polymodal.workflow.printing_faults import mismatch_text
+
+    settings = MismatchSettings(modality, split, k, plant, truth, label, seed)
+    with stage_bar(console()) as progress:
+        result = find(model, data, settings, out=out, device=device, progress=progress)
+    emit(json, result.to_json(), mismatch_text(result))

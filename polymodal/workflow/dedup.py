@@ -17,7 +17,7 @@ from polymodal.tasks.dedup_figures import Found, figures
 from polymodal.tasks.items import Items
 from polymodal.tasks.plant import plant_copies
 from polymodal.types import BadInput, Record
-from polymodal.workflow.items import embed_items, read_items
+from polymodal.workflow.items import embed_items, read_items, title
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import draw_rows, records_of
 from polymodal.workflow.written import check_out, read_pairs, write_rows
@@ -214,8 +214,3 @@ def _rows(items: Items, groups: Sequence[Group]) -> list[dict[str, Any]]:
         for member in group.members
     ]
 
-
-def title(items: Items, name: str) -> str:
-    """The first line of the first text of an item; "" where it has none."""
-    texts = [known[name] for known in items.cells.values() if isinstance(known.get(name), str)]
-    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")

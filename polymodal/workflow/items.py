@@ -15,7 +15,7 @@ from polymodal.workflow.records import draw_rows, records_of
 from polymodal.workflow.subsets import embed_subsets
 from polymodal.workflow.training import split_rows
 
-__all__ = ["embed_items", "read_items"]
+__all__ = ["embed_items", "read_items", "title"]
 
 _CHUNK = 1024
 
@@ -72,3 +72,8 @@ def _part(opened: Opened, records: Sequence[Record], splits: dict[str, str]) -> 
     groups = {record.id: record.group for record in records if record.group is not None}
     mine = {record.id: splits[record.id] for record in records if splits.get(record.id)}
     return Items(found.fused[AS_IS], towers or found.towers, found.digests, cells, groups, mine)
+
+def title(items: Items, name: str) -> str:
+    """The first line of the first text of an item; "" where it has none."""
+    texts = [known[name] for known in items.cells.values() if isinstance(known.get(name), str)]
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")

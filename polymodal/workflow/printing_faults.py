@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from polymodal.tasks.dedup_figures import Found
     from polymodal.tasks.ranking import Ranked
     from polymodal.workflow.dedup import DedupResult
+    from polymodal.workflow.mismatch import MismatchResult, Swapped
 
-__all__ = ["dedup_text", "facts_table", "rankings_table"]
+__all__ = ["dedup_text", "facts_table", "mismatch_text", "rankings_table"]
 
 _GROUPS = 10
+_ROWS = 10
 
 
 def facts_table(rows: Mapping[str, Any]) -> Table:
@@ -90,3 +92,42 @@ def _groups(result: DedupResult) -> Table:
         title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
         table.add_row(str(row["group"]) if first else "", Text(row["id"]), alike, title, why)
     return table
+
+
+def mismatch_text(result: MismatchResult) -> RenderableType:
+    """The worst items with their reasons, and the figures where something was planted or known."""
+    table = Table(
+        title=f"The {min(_ROWS, len(result.rows))} items that fit worst",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    table.add_column("odds", justify="right", no_wrap=True)
+    table.add_column("in doubt", no_wrap=True)
+    table.add_column("title, and why", overflow="fold")
+    for row in result.rows[:_ROWS]:
+        title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
+        near = f"nearest by it {row['nearest_by_it'] or '-'}, by the rest {row['nearest_by_rest'] or '-'}"
+        why = Group(title, Text(row["reason"], style="dim"), Text(near, style="dim"))
+        table.add_row(str(row["rank"]), Text(row["id"]), f"{row['odds']:.1f}", Text(row["modality"]), why)
+    parts: list[RenderableType] = [table, Text("")]
+    for found in (*result.planted, *([result.known] if result.known is not None else [])):
+        parts += [_swapped(found, found is result.known), Text("")]
+    told = sorted(result.told.items(), key=lambda one: -one[1])
+    facts = {
+        "judged": f"{result.judged} of {result.items} items; the others have nothing to compare",
+        "what tells": ", ".join(f"{a} ~ {b} {value:.2f}" for (a, b), value in told) + " (0.5: nothing)",
+    }
+    if result.out is not None:
+        facts["listed in"] = str(result.out)
+    return Group(*parts, facts_table(facts))
+
+
+def _swapped(found: Swapped, known: bool) -> RenderableType:
+    what = "known wrong cells" if known else f"exchanged {found.modality} cells"
+    named = "" if found.named is None else f"; the right modality is named in {found.named}"
+    return rankings_table(f"{found.wrong} {what}, among {found.among} items{named}", found.rankings)
