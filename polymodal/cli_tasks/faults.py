@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 
@@ -14,7 +15,7 @@ __all__ = ["register"]
 
 def register(app: App) -> None:
     """Add these commands to an app."""
-    for command in (dedup, mismatch):
+    for command in (dedup, mismatch, complete):
         app.command(command)
 
 
@@ -100,3 +101,42 @@ def mismatch(
     with stage_bar(console()) as progress:
         result = find(model, data, settings, out=out, device=device, progress=progress)
     emit(json, result.to_json(), mismatch_text(result))
+
+
+def complete(
+    run: Path,
+    data: Path,
+    *,
+    attribute: str,
+    min_confidence: float = 0.9,
+    out: Path | None = None,
+    by: Literal["auto", "head", "neighbours", "both"] = "auto",
+    neighbours: int = 20,
+    max_items: int = 500,
+    seed: int = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Propose values of an attribute for the items that lack it, with a confidence that was measured on hidden cells.
+
+    Examples: polymodal complete run demo/shards --attribute colour --out review.csv
+              polymodal complete run demo/shards --attribute price --min-confidence 0.8
+
+    Args:
+        run: A run; of a model folder the nearest items vote.
+        data: A catalogue or prepared shards.
+        attribute: Its name, with that of the modality before it if several have one: facts.colour.
+        min_confidence: Of the proposals; for numbers the share of true values that an interval is to hold.
+        out: Table for review, .csv or .parquet.
+        by: The model's head, the nearest items, both; auto takes what is likeliest right on hidden cells.
+        neighbours: Nearest items that vote.
+        max_items: Calibrate, and measure, on at most this many hidden cells.
+        seed: Of the intervals.
+    """
+    from polymodal.workflow.completion import CompleteSettings, complete_attribute
+    from polymodal.workflow.printing_faults import complete_text
+
+    settings = CompleteSettings(attribute, min_confidence, by, neighbours, max_items, seed)
+    with stage_bar(console()) as progress:
+        result = complete_attribute(run, data, settings, out=out, device=device, progress=progress)
+    emit(json, result.to_json(), complete_text(result))

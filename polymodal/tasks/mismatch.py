@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import rank_of, top_k
+from polymodal.evaluate.outliers import auroc
 from polymodal.tasks.items import Bools, Floats, Ints, Items
 from polymodal.types import BadInput, Embeddings
 
@@ -144,8 +145,6 @@ def _usual(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) ->
 
 def _evidence(fit: Fit, parts: Sequence[Bools], rng: np.random.Generator, n: int) -> tuple[Floats, float]:
     """(n,) log p(exchanged) - log p(true) of every row that has both, each part by its own usual; and how much it tells."""
-    from polymodal.evaluate.outliers import auroc
-
     found = np.zeros(n)
     calibrated = [part for part in parts if int(part[fit.both].sum()) >= _LEAST]
     rest = np.ones(n, np.bool_)

@@ -12,10 +12,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from polymodal.tasks.dedup_figures import Found
     from polymodal.tasks.ranking import Ranked
+    from polymodal.workflow.completion import CompleteResult
     from polymodal.workflow.dedup import DedupResult
     from polymodal.workflow.mismatch import MismatchResult, Swapped
 
-__all__ = ["dedup_text", "facts_table", "mismatch_text", "rankings_table"]
+__all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "rankings_table"]
 
 _GROUPS = 10
 _ROWS = 10
@@ -131,3 +132,88 @@ def _swapped(found: Swapped, known: bool) -> RenderableType:
     what = "known wrong cells" if known else f"exchanged {found.modality} cells"
     named = "" if found.named is None else f"; the right modality is named in {found.named}"
     return rankings_table(f"{found.wrong} {what}, among {found.among} items{named}", found.rankings)
+
+
+def complete_text(result: CompleteResult) -> RenderableType:
+    """The first proposals, and what such proposals were worth on hidden cells."""
+    parts: list[RenderableType] = []
+    if result.rows:
+        parts += [_proposals(result), Text("")]
+    for how in ("attribute", "cell"):
+        what = "the attribute" if how == "attribute" else "the whole cell"
+        if how in result.measured or how in result.judged:
+            table = _measured(result, how, what) if result.numeric else _judged(result, how, what)
+            parts += [table, Text("")]
+    where = "that the model WAS trained on: too good" if result.trained else "that the model was not trained on"
+    facts = {
+        "attribute": f"{result.attribute}: {result.known} items have it, {result.missing} lack it",
+        "proposals": f"{len(result.rows)} by {result.by}"
+        + ("" if result.numeric else f", confidence {result.min_confidence:g} or more")
+        + (f"; {result.silent} items have nothing to conclude from" if result.silent else ""),
+        "measured on": f"items {where}",
+    }
+    if result.note:
+        facts["note"] = result.note
+    if result.out is not None:
+        facts["listed in"] = str(result.out)
+    return Group(*parts, facts_table(facts))
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _proposals(result: CompleteResult) -> Table:
+    table = Table(
+        title=f"The first {min(_ROWS, len(result.rows))} of {len(result.rows)} proposals",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    table.add_column("id", no_wrap=True)
+    table.add_column(result.attribute, no_wrap=True)
+    table.add_column("interval" if result.numeric else "sure", no_wrap=True)
+    if not result.numeric:
+        table.add_column("else", no_wrap=True, style="dim")
+    table.add_column("title", max_width=34, overflow="ellipsis", no_wrap=True)
+    table.add_column("evidence", overflow="fold", style="dim")
+    for row in result.rows[:_ROWS]:
+        title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
+        if result.numeric:
+            said = [f"{row['proposal']:g}", f"{row['low']:g} to {row['high']:g}"]
+        else:
+            said = [row["proposal"], f"{row['confidence']:.2f}", f"{row['runner_up']} {row['runner_up_confidence']:.2f}"]
+        table.add_row(Text(row["id"]), *(Text(cell) for cell in said), title, Text(row["evidence"]))
+    return table
+
+
+def _judged(result: CompleteResult, how: str, what: str) -> Table:
+    ways = result.judged[how]
+    table = _table(
+        f"{ways[0].accuracy.n} cells with {what} hidden",
+        ("by", "accuracy", "calibration error", "sure", "right of those", "ours minus this"),
+    )
+    for one in ways:
+        gap = "" if one.better is None else f"{one.better.mean:+.3f} [{one.better.low:+.3f}, {one.better.high:+.3f}]"
+        right = str(one.right) if one.right.n else "-"
+        table.add_row(one.name, str(one.accuracy), str(one.calibration), f"{one.sure.mean:.0%}", right, gap)
+    return table
+
+
+def _measured(result: CompleteResult, how: str, what: str) -> Table:
+    ways = result.measured[how]
+    table = _table(
+        f"{ways[0].error.n} cells with {what} hidden, interval of {result.min_confidence:.0%}",
+        ("by", "mean error, in units", "inside the interval", "its width", "this minus ours"),
+    )
+    for one in ways:
+        gap = "" if one.better is None else f"{one.better.mean:+.3g} [{one.better.low:+.3g}, {one.better.high:+.3g}]"
+        error = f"{one.error.mean:.3g} [{one.error.low:.3g}, {one.error.high:.3g}]"
+        width = "-" if one.width is None else f"{one.width:.3g}"
+        table.add_row(one.name, error, str(one.covered or "-"), width, gap)
+    return table
