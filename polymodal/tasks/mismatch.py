@@ -16,7 +16,7 @@ from polymodal.types import BadInput, Embeddings
 
 __all__ = ["Disagreement", "Fit", "disagreement", "fit_share", "nearest_by", "raw_disagreement", "swap_cells"]
 
-_LEAST = 30  # cells of two modalities, from which on it can be said what is usual for them
+_LEAST = 20  # cells of two modalities, from which on it can be said what is usual for them
 _DRAWS = 5  # exchanged cells for every true one
 
 
@@ -83,7 +83,7 @@ def disagreement(items: Items, parts: Sequence[Bools] = (), *, seed: int = 0) ->
         seed: of the exchanges.
 
     Raises:
-        BadInput: no two modalities that at least 30 items have.
+        BadInput: no two modalities that at least 20 items have.
 
     Source: the exchanged cells are those of permutation tests; the sum of log ratios is naive Bayes.
     Differences: nothing is known of true faults, which are among the "true" cells; few, they change little.

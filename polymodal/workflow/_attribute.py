@@ -22,7 +22,7 @@ __all__ = ["Attribute", "Hidden", "Shares", "decoded_records", "find_attribute",
 # what is missing: the attribute of a cell that has others, or the whole cell
 Hidden = Literal["attribute", "cell"]
 _MOST_VALUES = 500
-_FEW = 30
+_FEW = 20
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def mismatch(
     """Rank the items by how badly one of their cells fits the rest.
 
     Raises:
-        BadInput: as `open_task`; an unknown modality; no two modalities that 30 items have; a `truth` or `out` that
+        BadInput: as `open_task`; an unknown modality; no two modalities that 20 items have; a `truth` or `out` that
             cannot be used.
     """
     settings = settings or MismatchSettings()
