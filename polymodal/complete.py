@@ -217,7 +217,7 @@ class Completer:
 
     @torch.inference_mode()
     def _predict(self, rows: Sequence[tuple[Mapping[str, Fields], str, Question]]) -> list[Tensor]:
-        """What the head says of the unknown tokens of each row: fields that are known, a modality, what is asked of it."""
+        """What the head says of the unknown tokens of each row: known fields, a modality, what is asked of it."""
         cells, visible = {}, {}
         for name in self.network.names:
             given: list[Fields | None] = [

@@ -176,7 +176,7 @@ class Modality(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot say what a prediction means")
 
     def weigh(self, question: Question, prediction: Tensor, values: Sequence[str]) -> Tensor:
-        """Log-probability that each of `values` is the answer, (V,); -inf where this form of the question cannot have it.
+        """Log-probability that each of `values` is the answer, (V,); -inf where this form of the question has no room.
 
         Over the forms of a question and all that could be said the probabilities add up to 1.
         """

@@ -93,12 +93,12 @@ class Calibration:
 
         The best of a grid, since two numbers need no optimiser; of equally good ones the first.
         """
-        known = np.isfinite(scores).any(1)
+        known = np.asarray(np.isfinite(scores).any(1), np.bool_)
         if not known.any():
             return cls()
         rows, best = np.arange(int(known.sum())), (np.inf, cls())
         for temperature in np.geomspace(0.05, 20, 80).tolist():
-            likely = np.exp(cls(temperature).apply(scores[known])[rows, truth[known]])
+            likely = np.exp(cls(temperature).apply(scores[known]))[rows, truth[known]]
             for doubt in _DOUBTS:
                 loss = -float(np.log(np.maximum((1 - doubt) * likely + doubt / scores.shape[1], 1e-12)).mean())
                 if loss < best[0] - 1e-12:
@@ -221,10 +221,8 @@ def radius(truth: Floats, answers: Floats, level: float, logarithmic: bool = Fal
     """
     if not 0 < level < 1:
         raise BadInput("--min-confidence", "above 0 and below 1", level)
-    if logarithmic:
-        errors = np.abs(np.log(truth) - np.log(np.maximum(answers, 1e-12)))
-    else:
-        errors = np.abs(truth - answers)
+    scale = np.log if logarithmic else np.asarray
+    errors = np.abs(scale(truth) - scale(np.maximum(answers, 1e-12) if logarithmic else answers))
     place = int(np.ceil((len(errors) + 1) * level))
     reach = float("inf") if place > len(errors) else float(np.sort(errors)[place - 1])
     return float(np.exp(reach)) if logarithmic else reach

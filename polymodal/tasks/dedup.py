@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,14 @@ def candidates(items: Items, *, neighbours: int = 10, within_groups: bool = Fals
     vectors, n = unit(items.fused.vectors), len(items)
     group = _codes(items)
     largest = 0 if within_groups else min(int(np.bincount(group).max()) - 1, 100)
-    rows, scores = top_k(vectors, vectors, neighbours + largest, ids=items.ids, exclude=np.arange(n))
+    rows, _ = top_k(vectors, vectors, neighbours + largest, ids=items.ids, exclude=np.arange(n))
     left, right = np.repeat(np.arange(n), rows.shape[1]), rows.ravel()
     keep = right >= 0
     if not within_groups:
         keep &= group[left] != group[right]
     near = np.stack([left, right], 1)[keep]
     near.sort(axis=1)
-    same = np.asarray([(a, b) for rows_ in copies_of(items) for a, b in zip(rows_, rows_[1:], strict=False)], np.int64)
+    same = np.asarray([pair for copies in copies_of(items) for pair in pairwise(copies)], np.int64)
     keys = (near[:, 0] * n + near[:, 1]).astype(np.int64)
     unique, at = np.unique(keys, return_index=True)
     exact = same[:, 0] * n + same[:, 1] if len(same) else np.zeros(0, np.int64)
@@ -106,7 +107,7 @@ def candidates(items: Items, *, neighbours: int = 10, within_groups: bool = Fals
 
 
 def threshold_of(copies: Floats, nearest: Floats, share: float = SHARE) -> float:
-    """From which similarity on two items are taken for one: the one with the best F1, if `share` of the items had a copy.
+    """From which similarity on two items are one: that of the best F1, if `share` of the items had a copy.
 
     ::
 
@@ -242,7 +243,7 @@ def _plain(text: str) -> str:
 
 def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The rows, made of length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12).astype(np.float32)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def _codes(items: Items) -> Ints:

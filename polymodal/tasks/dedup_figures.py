@@ -58,9 +58,7 @@ def figures(
     """
     at = items.places()
     sought = {_ordered(at[a], at[b]) for a, b in known if a in at and b in at}
-    grouped = {
-        _ordered(at[a], at[b]) for group in groups for a, b in combinations([m.id for m in group.members], 2)
-    }
+    grouped = {_ordered(at[a], at[b]) for group in groups for a, b in combinations([m.id for m in group.members], 2)}
     judged = {pair for pair in grouped if among is None or among[pair[0]] or among[pair[1]]}
     right = np.asarray([pair in sought for pair in sorted(judged)], np.float64)
     hit = np.asarray([pair in grouped for pair in sorted(sought)], np.float64)
@@ -137,7 +135,9 @@ def _weighed(words: Sequence[str], neighbours: int = 10) -> tuple[Any, set[Pair]
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
         raise MissingExtra("scikit-learn", "report") from None
-    vectors = TfidfVectorizer(token_pattern=r"\S+").fit_transform([text or "-" for text in words]).tocsr()
+    vectors = (
+        TfidfVectorizer(tokenizer=str.split, token_pattern=None).fit_transform([text or "-" for text in words]).tocsr()
+    )
     has = np.flatnonzero([bool(text) for text in words])
     near: set[Pair] = set()
     for begin in range(0, len(has), 512):

@@ -104,7 +104,9 @@ def disagreement(items: Items, parts: Sequence[Bools] = (), *, seed: int = 0) ->
             compared[fit.both, names.index(name)] = True
     if not pairs:
         raise BadInput("data", f"two modalities that {_LEAST} items have both of", ", ".join(names) or "none")
-    return Disagreement(items.ids, names, np.where(compared, odds, -np.inf), pairs, compared.any(1), told)
+    return Disagreement(
+        items.ids, names, np.where(compared, odds, -np.inf), pairs, np.asarray(compared.any(1), np.bool_), told
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Fit:
 
     Args:
         both: rows that have both.
-        left, right: (n, E) vectors; of each row the mean and the spread of its cosines with all cells of the other side.
+        left, right: (n, E) vectors; of each row mean and spread of its cosines with all cells of the other side.
     """
 
     both: Ints
@@ -137,14 +139,16 @@ class Fit:
 
 def _usual(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Mean and standard deviation of the cosines of each vector with all others, from the second moments alone."""
-    mean = np.asarray(vectors @ others.astype(np.float64).mean(0), np.float64) if len(others) else np.zeros(len(vectors))
+    mean = (
+        np.asarray(vectors @ others.astype(np.float64).mean(0), np.float64) if len(others) else np.zeros(len(vectors))
+    )
     moment = others.T.astype(np.float64) @ others / max(len(others), 1)
     square = np.einsum("ne,ef,nf->n", vectors, moment, vectors, optimize=True)
     return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))
 
 
 def _evidence(fit: Fit, parts: Sequence[Bools], rng: np.random.Generator, n: int) -> tuple[Floats, float]:
-    """(n,) log p(exchanged) - log p(true) of every row that has both, each part by its own usual; and how much it tells."""
+    """(n,) log p(exchanged) - log p(true) of the rows that have both, by the usual of their part; how much it tells."""
     found = np.zeros(n)
     calibrated = [part for part in parts if int(part[fit.both].sum()) >= _LEAST]
     rest = np.ones(n, np.bool_)
@@ -198,7 +202,13 @@ def raw_disagreement(items: Items, modality: str | None = None) -> Floats:
 
 
 def swap_cells(
-    items: Items, modality: str, count: int, seed: int = 0, *, among: Bools | None = None, label: Mapping[str, str] | None = None
+    items: Items,
+    modality: str,
+    count: int,
+    seed: int = 0,
+    *,
+    among: Bools | None = None,
+    label: Mapping[str, str] | None = None,
 ) -> tuple[Items, Bools]:
     """The items with the cells of one modality exchanged between pairs of them, of different groups and labels.
 

@@ -56,7 +56,9 @@ def rank_figures(scores: Floats, sought: Bools, seed: int = 0) -> tuple[Floats, 
         BadInput: nothing is sought, or everything.
     """
     if not sought.any() or sought.all():
-        raise BadInput("sought", "some rows that are sought and some that are not", f"{int(sought.sum())} of {len(sought)}")
+        raise BadInput(
+            "sought", "some rows that are sought and some that are not", f"{int(sought.sum())} of {len(sought)}"
+        )
     others = np.sort(scores[~sought])
     below = np.searchsorted(others, scores[sought], "left") + np.searchsorted(others, scores[sought], "right")
     shuffled = np.random.default_rng(seed).permutation(len(scores))
@@ -87,6 +89,6 @@ def compare_rankings(
     for name, (auroc, precision, first) in judged.items():
         better = None if ours is None else paired(ours, precision, **options)
         ours = precision if ours is None else ours
-        figures = [interval(values, **options) for values in (auroc, precision, first)]
-        out.append(Ranked(name, *figures, k=len(first), better=better))
+        area, average, among = (interval(values, **options) for values in (auroc, precision, first))
+        out.append(Ranked(name, area, average, among, len(first), better))
     return tuple(out)

@@ -110,7 +110,9 @@ def _checked(found: Attribute) -> Attribute:
     else:
         values = {i: v if isinstance(v, str) else f"{v:g}" for i, v in found.values.items()}
     if len(set(values.values())) < 2:
-        raise BadInput("--attribute", "an attribute with two values or more", f"{found.name} with {set(values.values())}")
+        raise BadInput(
+            "--attribute", "an attribute with two values or more", f"{found.name} with {set(values.values())}"
+        )
     return Attribute(found.modality, found.name, found.numeric, values, found.missing, found.several)
 
 

@@ -90,7 +90,7 @@ class Words:
             self.calibrations[BOTH, how] = Calibration.fit(both[kept], codes[kept])
 
     def distributions(self, records: Sequence[Record], how: Hidden) -> tuple[dict[str, Floats], Ints]:
-        """Way -> calibrated log-probabilities (n, V), NaN where a record says nothing else; and the neighbours (n, k)."""
+        """Way -> calibrated log-probabilities (n, V), NaN where a record says nothing else; neighbours (n, k)."""
         raw, rows = self._raw(records)
         out = {way: self.calibrations[way, how].apply(raw[way]) for way in raw}
         if self.completer is not None:

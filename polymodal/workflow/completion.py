@@ -1,4 +1,4 @@
-"""Proposals for the cells that lack an attribute: a run and data in, a table for review out, with measured confidence."""
+"""Proposals for cells that lack an attribute: a run and data in, a table for review out, with measured confidence."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class CompleteResult:
     Args:
         missing: items that lack the attribute; rows: the proposals, as in the file.
         by: the way that was taken. note: why the head was not, where it was not.
-        judged: what was hidden ("attribute", "cell") -> the ways on hidden cells that the model was not trained on, ours
-            first; measured: the same of numbers.
+        judged: what was hidden ("attribute", "cell") -> the ways, ours first, on cells that the model was not trained
+            on; measured: the same of numbers.
         trained: those cells had to be taken from rows that the model was trained on.
     """
 
@@ -199,7 +199,9 @@ def _head(run: Path, by: By) -> tuple[Completer | None, str]:
         return Completer.load(run), ""
     except BadInput as error:
         if by in ("head", "both"):
-            raise BadInput(error.field, error.expected, error.got, "Or let the nearest items vote: --by neighbours") from None
+            raise BadInput(
+                error.field, error.expected, error.got, "Or let the nearest items vote: --by neighbours"
+            ) from None
         return None, f"no head: {error.expected} is needed, not {error.got}"
 
 
@@ -221,7 +223,7 @@ class _Work:
         for how, records in self._hidden(self.shares.calibrate):
             words.calibrate(records, [self.attribute.values[r.id] for r in records], how)
         by = self._likeliest(words)
-        judged = {}
+        judged: dict[str, tuple[Judged, ...]] = {}
         for how, records in self._hidden(self.shares.measure):
             found, _ = words.distributions(records, how)
             ways = {by: found[by], **found, FREQUENT: words.frequent(len(records))}
@@ -253,9 +255,10 @@ class _Work:
                 reach[way, how] = radius(truth[kept], given[kept], level, logarithmic) if kept.any() else np.inf
                 if way in errors:
                     errors[way].append(np.abs(given - truth)[kept])
-        by = self.settings.by if self.settings.by in numbers.ways else ""
-        by = by or min(numbers.ways, key=lambda way: float(np.concatenate(errors[way]).mean()))
-        measured = {}
+        by = str(self.settings.by)
+        if by not in numbers.ways:
+            by = min(numbers.ways, key=lambda way: float(np.concatenate(errors[way]).mean()))
+        measured: dict[str, tuple[Measured, ...]] = {}
         for how, records in self._hidden(self.shares.measure):
             found = numbers.answers(records)[0]
             ways = {by: found[by], **found, MEDIAN: np.full(len(records), middle)}
@@ -268,8 +271,17 @@ class _Work:
             silent += int(np.isnan(found[by]).sum())
             for at in np.flatnonzero(np.isfinite(found[by])).tolist():
                 ends = {"low": float(low[at]), "high": float(high[at])}
-                proposal = {"proposal": float(f"{found[by][at]:.4g}"), **{k: float(f"{v:.4g}") for k, v in ends.items()}}
-                rows.append({**self._said(records[at], near[at], numbers.near), **proposal, "evidence": "+".join(records[at].values)})
+                proposal = {
+                    "proposal": float(f"{found[by][at]:.4g}"),
+                    **{k: float(f"{v:.4g}") for k, v in ends.items()},
+                }
+                rows.append(
+                    {
+                        **self._said(records[at], near[at], numbers.near),
+                        **proposal,
+                        "evidence": "+".join(records[at].values),
+                    }
+                )
         return by, rows, silent, {}, measured
 
     @property

@@ -1,4 +1,4 @@
-"""Near-duplicate groups of a catalogue: a model and data in, a table of groups out, and how well planted ones are found."""
+"""Duplicates in a catalogue: a model and data in, a table of groups out, and how well planted copies are found."""
 
 from __future__ import annotations
 
@@ -130,8 +130,9 @@ def dedup(
     groups = group_pairs(items, found, threshold)
     rows = _rows(items, groups)
     planted = _planted(opened, items, threshold, settings) if settings.plant else None
-    options = {"resamples": settings.resamples, "seed": settings.seed}
-    judged = figures(items, found, groups, known, **options) if known else None
+    judged = None
+    if known:
+        judged = figures(items, found, groups, known, resamples=settings.resamples, seed=settings.seed)
     if out is not None:
         write_rows(out, rows, _SCHEMA)
     shown = {"neighbours": settings.neighbours, "within_groups": settings.within_groups, "split": settings.split}
@@ -195,8 +196,9 @@ def _planted(opened: Opened, items: Items, threshold: float, settings: DedupSett
     both = Items.join([items, copies])
     found = _candidates(both, settings)
     among = np.arange(len(both)) >= len(items)
+    groups = group_pairs(both, found, threshold)
     options = {"resamples": settings.resamples, "seed": settings.seed}
-    return figures(both, found, group_pairs(both, found, threshold), list(truth.items()), among=among, **options)
+    return figures(both, found, groups, list(truth.items()), among=among, **options)
 
 
 def _rows(items: Items, groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -213,4 +215,3 @@ def _rows(items: Items, groups: Sequence[Group]) -> list[dict[str, Any]]:
         for number, group in enumerate(groups, 1)
         for member in group.members
     ]
-

@@ -73,6 +73,7 @@ def _part(opened: Opened, records: Sequence[Record], splits: dict[str, str]) -> 
     mine = {record.id: splits[record.id] for record in records if splits.get(record.id)}
     return Items(found.fused[AS_IS], towers or found.towers, found.digests, cells, groups, mine)
 
+
 def title(items: Items, name: str) -> str:
     """The first line of the first text of an item; "" where it has none."""
     texts = [known[name] for known in items.cells.values() if isinstance(known.get(name), str)]

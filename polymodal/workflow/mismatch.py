@@ -160,6 +160,8 @@ def mismatch(
     found = disagreement(items, parts, seed=settings.seed)
     scores = found.score(settings.modality)
     rows = _rows(items, found, scores, settings, parts)
+    planted = tuple(_planted(opened, items, parts, settings)) if settings.plant else ()
+    judged = _known(items, scores, {name for name, _ in known}, settings) if known else None
     if out is not None:
         write_rows(out, rows, _SCHEMA)
     shown = {"modality": settings.modality, "split": settings.split, "plant": settings.plant, "seed": settings.seed}
@@ -170,8 +172,8 @@ def mismatch(
         tuple(rows),
         out,
         opened.embedder.model,
-        tuple(_planted(opened, items, parts, settings)) if settings.plant else (),
-        _known(items, found, scores, {name for name, _ in known}, settings) if known else None,
+        planted,
+        judged,
         shown,
     )
 
@@ -192,9 +194,7 @@ def _rows(
     return [_row(rank, items, found, row, settings.modality, usual) for rank, row in enumerate(order, 1)]
 
 
-def _row(
-    rank: int, items: Items, found: Disagreement, row: int, modality: str | None, usual: _Usual
-) -> dict[str, Any]:
+def _row(rank: int, items: Items, found: Disagreement, row: int, modality: str | None, usual: _Usual) -> dict[str, Any]:
     suspects = found.suspects(row, modality)
     first = suspects[0]
     others = [name for name in found.modalities if name not in suspects and items.ids[row] in items.digests[name]]
@@ -202,7 +202,9 @@ def _row(
     said = []
     for other in against[:2]:
         share = fit_share(items, row, first, other)
-        said.append(f"{share:.0%} of all other {first} cells fit its {other} better (usual {usual.of(first, other):.0%})")
+        said.append(
+            f"{share:.0%} of all other {first} cells fit its {other} better (usual {usual.of(first, other):.0%})"
+        )
     return {
         "rank": rank,
         "id": items.ids[row],
@@ -246,9 +248,7 @@ def _rankings(runs: Sequence[tuple[Floats, Floats, Bools]], settings: MismatchSe
     return compare_rankings(named, resamples=settings.resamples, seed=settings.seed)
 
 
-def _known(
-    items: Items, found: Disagreement, scores: Floats, wrong_ids: set[str], settings: MismatchSettings
-) -> Swapped | None:
+def _known(items: Items, scores: Floats, wrong_ids: set[str], settings: MismatchSettings) -> Swapped | None:
     judged = np.isfinite(scores)
     wrong = np.asarray([name in wrong_ids for name in items.ids])[judged]
     if not wrong.any() or wrong.all():
@@ -258,10 +258,8 @@ def _known(
     return Swapped(settings.modality or "", int(wrong.sum()), int(judged.sum()), rankings)
 
 
-def _planted(
-    opened: Opened, items: Items, parts: Sequence[Bools], settings: MismatchSettings
-) -> list[Swapped]:
-    """Each modality in turn (or the one asked for), among items that the model was not trained on where there are any."""
+def _planted(opened: Opened, items: Items, parts: Sequence[Bools], settings: MismatchSettings) -> list[Swapped]:
+    """Each modality in turn (or the one asked for), among items that the model was not trained on, if there are any."""
     among = parts[1] if parts else np.ones(len(items), np.bool_)
     label = opened.label(settings.label)[1] if opened.labels or settings.label else None
     out = []

@@ -74,7 +74,12 @@ def _groups(result: DedupResult) -> Table:
     more = f", {len(result.groups) - _GROUPS} more" if len(result.groups) > _GROUPS else ""
     shown = min(len(result.groups), _GROUPS)
     table = Table(
-        title=f"{shown} groups{more}", title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+        title=f"{shown} groups{more}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
     )
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
@@ -187,7 +192,11 @@ def _proposals(result: CompleteResult) -> Table:
         if result.numeric:
             said = [f"{row['proposal']:g}", f"{row['low']:g} to {row['high']:g}"]
         else:
-            said = [row["proposal"], f"{row['confidence']:.2f}", f"{row['runner_up']} {row['runner_up_confidence']:.2f}"]
+            said = [
+                row["proposal"],
+                f"{row['confidence']:.2f}",
+                f"{row['runner_up']} {row['runner_up_confidence']:.2f}",
+            ]
         table.add_row(Text(row["id"]), *(Text(cell) for cell in said), title, Text(row["evidence"]))
     return table
 

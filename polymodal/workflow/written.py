@@ -56,15 +56,14 @@ def read_pairs(path: Path, column: str) -> list[tuple[str, str]]:
     if not path.is_file():
         raise BadInput("--truth", "a CSV or Parquet file", f"no file {path}")
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pq.read_table(path)
-        else:
-            table = pc.read_csv(path)
+        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else pc.read_csv(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput("--truth", "a CSV or Parquet file", f"{path}: {error}") from None
     for name in ("id", column):
         if name not in table.column_names:
-            raise BadInput("--truth", f"a column {name!r}", ", ".join(table.column_names), nearest(name, table.column_names))
+            raise BadInput(
+                "--truth", f"a column {name!r}", ", ".join(table.column_names), nearest(name, table.column_names)
+            )
     pairs = zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True)
     found = [(str(a), str(b)) for a, b in pairs if a not in (None, "") and b not in (None, "")]
     if not found:

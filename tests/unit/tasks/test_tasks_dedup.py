@@ -105,7 +105,12 @@ def test_reasons_say_what_agrees():
         "text": {"i00": "Red Lamp", "i01": "red  lamp"},
         "facts": {"i00": (("colour", "red"), ("price", 12.5)), "i01": (("colour", "blue"), ("size", "S"))},
     }
-    digests = {"text": {"i00": 1, "i01": 2}, "facts": {"i00": 3, "i01": 4}, "image": {"i00": 5, "i01": 5}, "audio": {"i01": 6}}
+    digests = {
+        "text": {"i00": 1, "i01": 2},
+        "facts": {"i00": 3, "i01": 4},
+        "image": {"i00": 5, "i01": 5},
+        "audio": {"i01": 6},
+    }
     items = items_of([[1, 0], [1, 0.1]], digests=digests, cells=cells)
     said = reason(items, 0, 1)
     assert said == (
@@ -114,7 +119,9 @@ def test_reasons_say_what_agrees():
 
 
 def test_figures_count_pairs_of_groups():
-    items = items_of([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01], [0, 0, 1]], cells={"text": {"i00": "a b", "i02": "a c"}})
+    items = items_of(
+        [[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01], [0, 0, 1]], cells={"text": {"i00": "a b", "i02": "a c"}}
+    )
     found = candidates(items)
     groups = group_pairs(items, found, 0.99)
     made = figures(items, found, groups, [("i00", "i01"), ("i00", "i04")], resamples=20)

@@ -106,7 +106,9 @@ def test_each_part_is_judged_by_what_is_usual_there():
     seen = np.arange(400) < 200
     own = items.towers["image"].vectors.copy()
     own[seen] = unit(items.towers["text"].vectors[seen] + 0.3 * own[seen])  # as if learnt by heart
-    items = Items(items.fused, {**items.towers, "image": Embeddings(items.ids, own, "m")}, items.digests, groups=items.groups)
+    items = Items(
+        items.fused, {**items.towers, "image": Embeddings(items.ids, own, "m")}, items.digests, groups=items.groups
+    )
     alike, apart = disagreement(items), disagreement(items, [seen, ~seen])
 
     def gap(found):

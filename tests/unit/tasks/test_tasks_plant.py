@@ -10,7 +10,9 @@ from polymodal.types import BadInput, Record
 def value_of(seed):
     rng = np.random.default_rng(seed)
     smooth = np.linspace(0, 255, 32, dtype=np.float32)
-    picture = np.stack([smooth[None, :] * np.ones((32, 1)), smooth[:, None] * np.ones((1, 32)), np.full((32, 32), 99)], -1)
+    picture = np.stack(
+        [smooth[None, :] * np.ones((32, 1)), smooth[:, None] * np.ones((1, 32)), np.full((32, 32), 99)], -1
+    )
     return {
         "image": np.stack([picture, picture[::-1]]).astype(np.uint8),
         "text": f"a red wooden lamp number {seed}",
@@ -67,7 +69,11 @@ def near_sound(old, new):
 def test_the_seed_decides():
     one, other = (plant_copies(RECORDS, 5, seed=s)[0] for s in (3, 3))
     assert [c.id for c in one] == [c.id for c in other]
-    assert all((a.values["text"] == b.values["text"]) for a, b in zip(one, other, strict=True) if "text" in a.values and "text" in b.values)
+    assert all(
+        (a.values["text"] == b.values["text"])
+        for a, b in zip(one, other, strict=True)
+        if "text" in a.values and "text" in b.values
+    )
     assert [c.id for c in plant_copies(RECORDS, 5, seed=4)[0]] != [c.id for c in one]
 
 
