@@ -73,6 +73,14 @@ def test_a_modality_that_says_nothing_adds_nothing():
     assert np.abs(found.pairs["image", "text"]).max() > 2
 
 
+def test_modalities_that_only_ever_disagree_are_no_evidence():
+    items = world()
+    against = Embeddings(items.ids, -items.towers["text"].vectors, "m")
+    found = disagreement(Items(items.fused, {**items.towers, "text": against}, items.digests, groups=items.groups))
+    assert found.told["image", "text"] < 0.1
+    assert not found.pairs["image", "text"].any()
+
+
 def test_rows_with_one_modality_cannot_be_judged():
     items = world(absent=0.6)
     found = disagreement(items)
