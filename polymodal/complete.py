@@ -173,12 +173,12 @@ class Completer:
             out[at] = torch.stack(each).amax(0).double().numpy()
         return out
 
-    def values(self, records: Sequence[Record], name: str) -> list[Any]:
-        """The likeliest value of a part of each of many records, as `complete` gives it; None as in `weigh`."""
-        out: list[Any] = [None] * len(records)
+    def guesses(self, records: Sequence[Record], name: str) -> list[Guess | None]:
+        """What `complete` says of one modality or part, of many records at once; None as NaN in `weigh`."""
+        out: list[Guess | None] = [None] * len(records)
         modality = self.network.modality(self._split(name)[0])
         for at, forms in self._forms(records, name):
-            out[at] = max((modality.answer(*form) for form in forms), key=lambda guess: guess.score).value
+            out[at] = max((modality.answer(*form) for form in forms), key=lambda guess: guess.score)
         return out
 
     def _forms(self, records: Sequence[Record], name: str) -> Iterator[tuple[int, list[tuple[Question, Tensor]]]]:

@@ -107,35 +107,51 @@ def complete(
     run: Path,
     data: Path,
     *,
-    attribute: str,
+    attribute: str | None = None,
+    modality: str | None = None,
     min_confidence: float = 0.9,
     out: Path | None = None,
     by: Literal["auto", "head", "neighbours", "both"] = "auto",
     neighbours: int = 20,
+    words: int = 5,
     max_items: int = 500,
     seed: int = 0,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Propose values of an attribute for the items that lack it, with a confidence that was measured on hidden cells.
+    """Propose values of an attribute, or words of a text, for items that lack it; measured on cells that were hidden.
 
     Examples: polymodal complete run demo/shards --attribute colour --out review.csv
               polymodal complete run demo/shards --attribute price --min-confidence 0.8
+              polymodal complete run demo/shards --modality text --out words.csv
 
     Args:
         run: A run; of a model folder the nearest items vote.
         data: A catalogue or prepared shards.
         attribute: Its name, with that of the modality before it if several have one: facts.colour.
+        modality: A text that items lack as a whole; instead of an attribute.
         min_confidence: Of the proposals; for numbers the share of true values that an interval is to hold.
         out: Table for review, .csv or .parquet.
         by: The model's head, the nearest items, both; auto takes what is likeliest right on hidden cells.
         neighbours: Nearest items that vote.
+        words: Proposed for each text.
         max_items: Calibrate, and measure, on at most this many hidden cells.
         seed: Of the intervals.
     """
+    from polymodal.types import BadInput
     from polymodal.workflow.completion import CompleteSettings, complete_attribute
-    from polymodal.workflow.printing_faults import complete_text
+    from polymodal.workflow.printing_faults import complete_text, words_text
+    from polymodal.workflow.word_completion import WordsSettings, complete_words
 
+    if (attribute is None) == (modality is None):
+        raise BadInput("complete", "--attribute NAME, or --modality NAME of a text", "both" if attribute else "neither")
+    if modality is not None:
+        asked = WordsSettings(modality, words, by, neighbours, max_items, seed)
+        with stage_bar(console()) as progress:
+            found = complete_words(run, data, asked, out=out, device=device, progress=progress)
+        emit(json, found.to_json(), words_text(found))
+        return
+    assert attribute is not None
     settings = CompleteSettings(attribute, min_confidence, by, neighbours, max_items, seed)
     with stage_bar(console()) as progress:
         result = complete_attribute(run, data, settings, out=out, device=device, progress=progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ class Items:
 
     def tower(self, modality: str) -> tuple[npt.NDArray[np.float32], Bools]:
         """A modality's own unit vectors (n, E), and which items have one (n,); the other rows are never to be read."""
+        if modality not in self._kept:
+            self._kept[modality] = self._tower(modality)
+        return self._kept[modality]
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[npt.NDArray[np.float32], Bools]]:
+        return {}
+
+    def _tower(self, modality: str) -> tuple[npt.NDArray[np.float32], Bools]:
         own = self.towers[modality]
         there, at = np.zeros(len(self), np.bool_), self.places()
         vectors = np.zeros((len(self), own.width), np.float32)

@@ -250,12 +250,12 @@ def _unlike(one: tuple[str, str | None], other: tuple[str, str | None]) -> bool:
     return one[0] != other[0] and (one[1] is None or other[1] is None or one[1] != other[1])
 
 
-def fit_share(items: Items, row: int, modality: str, by: str) -> float:
-    """The share of all other cells of `modality` that fit this item's cell of `by` better than its own does."""
+def fit_share(items: Items, rows: Ints, modality: str, by: str) -> Floats:
+    """The share of all other cells of `modality` that fit each item's cell of `by` better than its own does, (n,)."""
     (left, _), (right, there) = items.tower(by), items.tower(modality)
-    rows = np.flatnonzero(there)
-    rank = rank_of(left[[row]], right[rows], np.flatnonzero(rows == row))
-    return float(rank[0] - 1) / max(len(rows) - 1, 1)
+    known = np.flatnonzero(there)
+    ranks = rank_of(left[rows], right[known], np.searchsorted(known, rows))
+    return np.asarray((ranks - 1) / max(len(known) - 1, 1), np.float64)
 
 
 def nearest_by(items: Items, row: int, modality: str, k: int = 3) -> list[str]:

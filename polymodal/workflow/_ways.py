@@ -23,7 +23,7 @@ from polymodal.workflow._attribute import Attribute, Hidden
 from polymodal.workflow.items import embed_items
 from polymodal.workflow.opened import Opened
 
-__all__ = ["BOTH", "FREQUENT", "HEAD", "MEDIAN", "NEAREST", "Numbers", "Words"]
+__all__ = ["BOTH", "FREQUENT", "HEAD", "MEDIAN", "NEAREST", "Numbers", "Words", "queries"]
 
 HEAD, NEAREST, BOTH = "head", "neighbours", "both"
 FREQUENT, MEDIAN = "most frequent", "median"
@@ -42,7 +42,7 @@ class Neighbours:
         return cls(tuple(ids), unit(items.fused.rows(ids)), min(k, len(ids)))
 
 
-def _queries(opened: Opened, records: Sequence[Record]) -> tuple[npt.NDArray[np.float32], Ints]:
+def queries(opened: Opened, records: Sequence[Record]) -> tuple[npt.NDArray[np.float32], Ints]:
     """Unit vectors of the records that have one, and which those are."""
     kept = [record for record in records if record.values]
     if not kept:
@@ -101,14 +101,14 @@ class Words:
         return blend(*(self.calibrations[way, how].apply(raw[way]) for way in (HEAD, NEAREST)))
 
     def _raw(self, records: Sequence[Record]) -> tuple[dict[str, Floats], Ints]:
-        queries, at = _queries(self.opened, records)
+        vectors, at = queries(self.opened, records)
         votes = np.full((len(records), len(self.values)), np.nan)
         rows = np.full((len(records), self.near.k), -1, np.int64)
         codes = codes_of([self.attribute.values[i] for i in self.near.ids], self.values)
         common = np.flatnonzero(codes >= 0)
         if len(at):
             votes[at], found = neighbour_votes(
-                queries, self.near.vectors[common], codes[common], len(self.values), k=self.near.k
+                vectors, self.near.vectors[common], codes[common], len(self.values), k=self.near.k
             )
             rows[at, : found.shape[1]] = np.where(found >= 0, common[found], -1)
         out = {NEAREST: votes}
@@ -136,13 +136,13 @@ class Numbers:
 
     def answers(self, records: Sequence[Record]) -> tuple[dict[str, Floats], Ints]:
         """Way -> (n,) answers, NaN where a record says nothing else; and the neighbours (n, k)."""
-        queries, at = _queries(self.opened, records)
+        vectors, at = queries(self.opened, records)
         middle = np.full(len(records), np.nan)
         rows = np.full((len(records), self.near.k), -1, np.int64)
         if len(at):
-            middle[at], rows[at] = neighbour_values(queries, self.near.vectors, self.known, k=self.near.k)
+            middle[at], rows[at] = neighbour_values(vectors, self.near.vectors, self.known, k=self.near.k)
         out = {NEAREST: middle}
         if self.completer is not None:
-            said = self.completer.values(records, self.attribute.asked)
+            said = [None if g is None else g.value for g in self.completer.guesses(records, self.attribute.asked)]
             out[HEAD] = np.asarray([value if isinstance(value, float) else np.nan for value in said], np.float64)
         return {way: out[way] for way in self.ways}, rows

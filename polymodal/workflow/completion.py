@@ -29,7 +29,7 @@ from polymodal.workflow.items import read_items, title
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.written import check_out, write_rows
 
-__all__ = ["CompleteResult", "CompleteSettings", "complete_attribute"]
+__all__ = ["By", "CompleteResult", "CompleteSettings", "complete_attribute", "load_head"]
 
 By = Literal["auto", "head", "neighbours", "both"]
 _HOW: tuple[Hidden, ...] = ("attribute", "cell")
@@ -70,7 +70,8 @@ class CompleteSettings:
         attribute: "colour", or "facts.colour".
         min_confidence: of the proposals that are written, in (0, 1); of a number the share of true values that its
             interval is to hold.
-        by: the head of the model, the nearest items, both, or whichever is likeliest right on hidden cells.
+        by: the head of the model, the nearest items, both (of words; of numbers the better one), or whichever is
+            likeliest right on hidden cells.
         neighbours: that vote.
         max_items: hidden cells to calibrate and to measure on, at most so many each.
     """
@@ -155,7 +156,7 @@ def complete_attribute(
     if settings.neighbours < 1:
         raise BadInput("--neighbours", "at least 1", settings.neighbours)
     opened = open_task(run, data, device, progress)
-    completer, note = _head(run, settings.by)
+    completer, note = load_head(run, settings.by)
     items = read_items(opened)
     attribute = find_attribute(opened, items, settings.attribute)
     if completer is not None and attribute.name not in opened.embedder.network.modality(attribute.modality).parts():
@@ -191,7 +192,7 @@ def complete_attribute(
     )
 
 
-def _head(run: Path, by: By) -> tuple[Completer | None, str]:
+def load_head(run: Path, by: By) -> tuple[Completer | None, str]:
     """The run's head, or why there is none."""
     if by == "neighbours":
         return None, ""

@@ -201,7 +201,7 @@ def _row(rank: int, items: Items, found: Disagreement, row: int, modality: str |
     against = found.against(row, first) or others or list(suspects[1:])
     said = []
     for other in against[:2]:
-        share = fit_share(items, row, first, other)
+        share = float(fit_share(items, np.asarray([row]), first, other)[0])
         said.append(
             f"{share:.0%} of all other {first} cells fit its {other} better (usual {usual.of(first, other):.0%})"
         )
@@ -228,8 +228,8 @@ class _Usual:
         if (modality, by) not in self._known:
             both = np.flatnonzero(self._items.tower(modality)[1] & self._items.tower(by)[1])
             drawn = np.random.default_rng(self._seed).permutation(both)[: self._draws]
-            shares = [fit_share(self._items, row, modality, by) for row in drawn.tolist()]
-            self._known[modality, by] = float(np.median(shares)) if shares else 0.0
+            shares = fit_share(self._items, drawn, modality, by)
+            self._known[modality, by] = float(np.median(shares)) if len(shares) else 0.0
         return self._known[modality, by]
 
 

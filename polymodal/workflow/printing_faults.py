@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from polymodal.workflow.completion import CompleteResult
     from polymodal.workflow.dedup import DedupResult
     from polymodal.workflow.mismatch import MismatchResult, Swapped
+    from polymodal.workflow.word_completion import WordsResult
 
-__all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "rankings_table"]
+__all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "rankings_table", "words_text"]
 
 _GROUPS = 10
 _ROWS = 10
@@ -226,3 +227,31 @@ def _measured(result: CompleteResult, how: str, what: str) -> Table:
         width = "-" if one.width is None else f"{one.width:.3g}"
         table.add_row(one.name, error, str(one.covered or "-"), width, gap)
     return table
+
+
+def words_text(result: WordsResult) -> RenderableType:
+    """The first proposals, and how many words of hidden texts were proposed."""
+    parts: list[RenderableType] = []
+    if result.rows:
+        title = f"The first {min(_ROWS, len(result.rows))} of {len(result.rows)} proposals"
+        table = _table(title, ("id", f"words of {result.modality}", "text of the nearest item"))
+        for row in result.rows[:_ROWS]:
+            said = Text(row["nearest_text"][:60] or "-", style="dim")
+            table.add_row(Text(row["id"]), Text(row["words"]), said)
+        parts += [table, Text("")]
+    table = _table(
+        f"{result.judged[0].precision.n} hidden texts, {result.settings['words']} words each",
+        ("by", "right of the proposed", "found of the text's", "ours minus this"),
+    )
+    for one in result.judged:
+        gap = "" if one.better is None else f"{one.better.mean:+.3f} [{one.better.low:+.3f}, {one.better.high:+.3f}]"
+        table.add_row(one.name, str(one.precision), str(one.recall), gap)
+    facts = {
+        "modality": f"{result.modality}: {result.known} items have it, {result.missing} lack it",
+        "proposals": f"{len(result.rows)} by {result.by}",
+    }
+    if result.note:
+        facts["note"] = result.note
+    if result.out is not None:
+        facts["listed in"] = str(result.out)
+    return Group(*parts, table, Text(""), facts_table(facts))

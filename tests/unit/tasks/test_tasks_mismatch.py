@@ -151,7 +151,7 @@ def test_share_of_better_fitting_cells_by_brute_force():
     row = int(np.flatnonzero(has_text & has_image)[3])
     others = [r for r in np.flatnonzero(has_image).tolist() if r != row]
     better = sum(float(text[row] @ image[r]) > float(text[row] @ image[row]) for r in others)
-    assert fit_share(items, row, "image", "text") == pytest.approx(better / len(others), abs=1e-6)
+    assert fit_share(items, np.asarray([row]), "image", "text")[0] == pytest.approx(better / len(others), abs=1e-6)
     near = max(others, key=lambda r: float(image[row] @ image[r]))
     assert nearest_by(items, row, "image", 1) == [items.ids[near]]
 

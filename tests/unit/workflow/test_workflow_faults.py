@@ -20,6 +20,7 @@ from polymodal.workflow.dedup import DedupSettings, dedup
 from polymodal.workflow.items import read_items
 from polymodal.workflow.mismatch import MismatchSettings, mismatch
 from polymodal.workflow.opened import open_task
+from polymodal.workflow.word_completion import WordsSettings, complete_words
 
 QUICK = {"resamples": 20}
 
@@ -128,6 +129,20 @@ def test_numbers_come_with_an_interval(larger):
     assert result.measured["cell"][0].covered is not None
 
 
+def test_missing_texts_get_words(larger, tmp_path):
+    out = tmp_path / "words.csv"
+    result = complete_words(*larger, WordsSettings("title", words=2, **QUICK), out=out)
+    items = {row["id"]: row for row in pq.read_table(larger[1] / "items.parquet").to_pylist()}
+    rows = pc.read_csv(out).to_pylist()
+    assert {row["id"] for row in rows} == {i for i, r in items.items() if r["title"] is None and r["facts"] is not None}
+    known = {*micro_catalogue.COLOURS, *micro_catalogue.SHAPES}
+    for row in rows:
+        assert set(row["words"].split()) <= known
+        assert items[row["nearest"].split(", ")[0]]["title"] == row["nearest_text"]
+    assert {one.name for one in result.judged} == {"neighbours", "head", "most frequent"}
+    assert result.judged[0].name == result.by
+
+
 def test_a_model_folder_completes_by_neighbours_and_says_why(larger):
     run, data = larger
     result = complete_attribute(run / "model", data, CompleteSettings("colour", 0.5, max_items=30, **QUICK))
@@ -173,9 +188,9 @@ def test_the_head_weighs_as_it_guesses(larger):
             assert weighed[at].max() == pytest.approx(guess.score, abs=1e-4)
     alone = completer.weigh(records[:1], "facts.colour", list(micro_catalogue.COLOURS))
     assert np.allclose(alone[0], weighed[0], atol=1e-4), "a row leans on the others of its batch"
-    numbers = completer.values(records, "facts.price")
-    assert isinstance(numbers[0], float)
-    assert completer.values([Record("d", {"facts": (("price", 3.0),)})], "facts.price") == [None]
+    numbers = completer.guesses(records, "facts.price")
+    assert isinstance(numbers[0].value, float)
+    assert completer.guesses([Record("d", {"facts": (("price", 3.0),)})], "facts.price") == [None]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +205,9 @@ def test_the_head_weighs_as_it_guesses(larger):
         (["mismatch", "--plant", "5000", "--modality", "title"], "--plant"),
         (["mismatch", "-k", "0"], "at least 1"),
         (["complete", "--attribute", "color"], "colour"),
+        (["complete"], "neither"),
+        (["complete", "--modality", "facts"], "--attribute"),
+        (["complete", "--modality", "tilte"], "title"),
         (["complete", "--attribute", "colour", "--min-confidence", "1.5"], "--min-confidence"),
     ],
 )
