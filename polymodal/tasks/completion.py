@@ -151,10 +151,9 @@ def neighbour_values(
 
 def blend(first: Floats, second: Floats) -> Floats:
     """The product of two calibrated distributions (n, V), not normalised; where one says nothing (NaN), the other."""
-    gone = np.isnan(first).all(1)
-    other = np.isnan(second).all(1)
+    gone: Bools = np.asarray(np.isnan(first).all(1) & np.isnan(second).all(1), np.bool_)
     both = np.maximum(np.nan_to_num(first, nan=0.0, neginf=-30.0), -30.0) + np.nan_to_num(second, nan=0.0, neginf=-30.0)
-    return np.where((gone & other)[:, None], np.nan, both)
+    return np.where(gone[:, None], np.nan, both)
 
 
 def calibration_error(confidence: Floats, right: Floats, *, resamples: int = 1000, seed: int = 0) -> Interval:

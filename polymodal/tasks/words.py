@@ -64,10 +64,10 @@ def neighbour_words(
     weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
     out: list[Proposal] = []
     for near, votes in zip(rows.tolist(), weight.tolist(), strict=True):
-        share: Counter[str] = Counter()
+        share: dict[str, float] = {}
         for row, vote in zip(near, votes, strict=True):
             for word in texts[row] if row >= 0 else ():
-                share[word] += vote
+                share[word] = share.get(word, 0.0) + vote
         out.append(sorted(share.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
     return out
 
