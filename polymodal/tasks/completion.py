@@ -21,6 +21,7 @@ __all__ = [
     "Measured",
     "blend",
     "calibration_error",
+    "codes_of",
     "judge",
     "judge_numbers",
     "neighbour_values",
@@ -123,7 +124,6 @@ def neighbour_votes(
     values: int,
     *,
     k: int = 20,
-    exclude: Ints | None = None,
 ) -> tuple[Floats, Ints]:
     """What the nearest items say: log shares (n, V) of the votes, weighed by exp(cosine / 0.07), and the neighbours.
 
@@ -131,9 +131,8 @@ def neighbour_votes(
 
     Args:
         queries: (n, E), corpus: (C, E) unit vectors; codes: (C,) value of each corpus item.
-        exclude: (n,) the corpus row of the query itself, -1 for none.
     """
-    rows, scores = top_k(queries, corpus, k, exclude=exclude)
+    rows, scores = top_k(queries, corpus, k)
     weight = np.where(rows >= 0, np.exp((scores - scores[:, :1]) / _VOTE), 0.0)
     shares = np.zeros((len(queries), values))
     np.add.at(shares, (np.arange(len(queries))[:, None], codes[np.maximum(rows, 0)]), weight)
@@ -260,11 +259,3 @@ def codes_of(values: Sequence[str], known: Sequence[str]) -> Ints:
     """The place of each value among the known ones, -1 for an unknown one."""
     at = {value: code for code, value in enumerate(known)}
     return np.asarray([at.get(value, -1) for value in values], np.int64)
-
-
-def some(mask: Bools, most: int, seed: int) -> Ints:
-    """At most `most` of the True rows, drawn with a seed, in order."""
-    rows = np.flatnonzero(mask)
-    if len(rows) <= most:
-        return np.asarray(rows, np.int64)
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:most]).astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,16 +69,6 @@ class Items:
         vectors[rows] = own.vectors / np.maximum(np.linalg.norm(own.vectors, axis=1, keepdims=True), 1e-12)
         return vectors, there
 
-    def present(self, row: int) -> tuple[str, ...]:
-        """The modalities of one item."""
-        return tuple(name for name, known in self.digests.items() if self.ids[row] in known)
-
-    def only(self, ids: Collection[str]) -> Items:
-        """Those of the items whose id is among `ids`."""
-        kept = frozenset(ids)
-        towers = {name: _only(vectors, kept) for name, vectors in self.towers.items()}
-        return Items(_only(self.fused, kept), towers, self.digests, self.cells, self.groups, self.splits)
-
     @classmethod
     def join(cls, parts: Sequence[Items]) -> Items:
         """The items of several, in their order. Raises BadInput where there is none, or an id is in two of them."""
@@ -94,11 +84,6 @@ class Items:
         groups = {i: g for part in parts for i, g in part.groups.items()}
         splits = {i: s for part in parts for i, s in part.splits.items()}
         return cls(_join([part.fused for part in parts]), towers, merged[0], merged[1], groups, splits)
-
-
-def _only(vectors: Embeddings, kept: frozenset[str]) -> Embeddings:
-    rows = [row for row, name in enumerate(vectors.ids) if name in kept]
-    return Embeddings(tuple(vectors.ids[row] for row in rows), vectors.vectors[rows], vectors.model)
 
 
 def _join(parts: Sequence[Embeddings]) -> Embeddings:
