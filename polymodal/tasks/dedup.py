@@ -16,6 +16,7 @@ from polymodal.types import BadInput
 
 __all__ = ["Candidates", "Group", "Member", "candidates", "copies_of", "group_pairs", "reason", "threshold_of"]
 
+MOST = 0.1  # of the untouched items may have a neighbour above a derived threshold
 SHARE = 0.05  # how many of the items are taken to be copies where the threshold is derived
 _SHOWN = 3  # attributes that a reason names
 
@@ -118,14 +119,18 @@ def threshold_of(copies: Floats, nearest: Floats, share: float = SHARE) -> float
     Args:
         copies: (c,) similarity of planted copies to their originals.
         nearest: (n,) similarity of untouched items to their nearest one. What is truly a duplicate among them counts
-            as a false alarm, so the threshold errs on the side of precision.
+            as a false alarm, so the threshold errs on the side of precision. It never lets more than a tenth of them
+            pass, whatever the F1: then the vectors do not tell copies from neighbours, or a tenth of the items are
+            duplicates, and somebody has to look.
 
     Raises:
         BadInput: nothing to compare.
     """
     if not len(copies) or not len(nearest):
         raise BadInput("copies, nearest", "at least one similarity each", f"{len(copies)} and {len(nearest)}")
-    steps = np.unique(copies)
+    # no copy tells anything where it is no nearer than what most items have beside them
+    least = np.quantile(nearest, 1 - MOST)
+    steps = np.unique(np.append(copies[copies > least], least))
     found = 1 - np.searchsorted(np.sort(copies), steps) / len(copies)
     alarms = 1 - np.searchsorted(np.sort(nearest), steps) / len(nearest)
     f1 = 2 * share * found / (share + share * found + alarms / 2)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from polymodal.catalogue.quarantine import decode_record
-from polymodal.evaluate import top_k
 from polymodal.tasks.dedup import Candidates, Group, candidates, group_pairs, threshold_of, unit
 from polymodal.tasks.dedup_figures import Found, figures
 from polymodal.tasks.items import Items
@@ -126,7 +125,7 @@ def dedup(
     found = _candidates(items, settings)
     threshold = settings.min_similarity
     if threshold is None:
-        threshold = _derived(opened, items, settings)
+        threshold = _derived(opened, items, found, settings)
     groups = group_pairs(items, found, threshold)
     rows = _rows(items, groups)
     planted = _planted(opened, items, threshold, settings) if settings.plant else None
@@ -179,14 +178,16 @@ def _copies(opened: Opened, items: Items, count: int, seed: int) -> tuple[Items,
     return embed_items(opened, copies, len(copies), what="planting"), truth
 
 
-def _derived(opened: Opened, items: Items, settings: DedupSettings) -> float:
+def _derived(opened: Opened, items: Items, found: Candidates, settings: DedupSettings) -> float:
     """The default threshold. Its copies are other ones than those that `--plant` looks for."""
     copies, truth = _copies(opened, items, min(_CALIBRATE, len(items)), settings.seed + 1_000_003)
     own, at = unit(items.fused.vectors), items.places()
     originals = np.asarray([at[truth[name]] for name in copies.ids])
     alike = np.einsum("ce,ce->c", unit(copies.fused.vectors), own[originals]).astype(np.float64)
-    _, nearest = top_k(own, own, 1, exclude=np.arange(len(own)))
-    return threshold_of(alike, nearest[:, 0].astype(np.float64))
+    nearest = np.full(len(items), -1.0)
+    for side in found.pairs[~found.identical].T:
+        np.maximum.at(nearest, side, found.similarity[~found.identical])
+    return threshold_of(alike, nearest)
 
 
 def _planted(opened: Opened, items: Items, threshold: float, settings: DedupSettings) -> Found:

@@ -235,7 +235,7 @@ class _Usual:
 
 def _named(items: Items, name: str) -> str:
     said = title(items, name)
-    return f"{name} {said!r}" if said else name
+    return f"{name} {said[:40]!r}" if said else name
 
 
 def _rankings(runs: Sequence[tuple[Floats, Floats, Bools]], settings: MismatchSettings) -> tuple[Ranked, ...]:

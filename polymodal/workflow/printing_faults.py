@@ -21,6 +21,7 @@ __all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "ranki
 
 _GROUPS = 10
 _ROWS = 10
+_MEMBERS = 4
 
 
 def facts_table(rows: Mapping[str, Any]) -> Table:
@@ -87,17 +88,18 @@ def _groups(result: DedupResult) -> Table:
     table.add_column("alike", justify="right", no_wrap=True)
     table.add_column("title", max_width=34, overflow="ellipsis", no_wrap=True)
     table.add_column("like which, and why", overflow="fold")
-    said: set[frozenset[str]] = set()
-    for at, row in enumerate(result.rows):
-        if row["group"] > _GROUPS:
-            break
-        first = at == 0 or result.rows[at - 1]["group"] != row["group"]
-        alike = "same" if row["kind"] == "identical" else f"{row['similarity']:.3f}"
-        pair = frozenset((row["id"], row["nearest"]))
-        why = Text("") if pair in said else Text.assemble(row["nearest"], ": ", (row["reason"], "dim"))
-        said.add(pair)
-        title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
-        table.add_row(str(row["group"]) if first else "", Text(row["id"]), alike, title, why)
+    for number, group in enumerate(result.groups[:_GROUPS], 1):
+        rows = [row for row in result.rows if row["group"] == number][:_MEMBERS]
+        said: set[frozenset[str]] = set()
+        for at, row in enumerate(rows):
+            alike = "same" if row["kind"] == "identical" else f"{row['similarity']:.3f}"
+            pair = frozenset((row["id"], row["nearest"]))
+            why = Text("") if pair in said else Text.assemble(row["nearest"], ": ", (row["reason"], "dim"))
+            said.add(pair)
+            title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
+            table.add_row("" if at else str(number), Text(row["id"]), alike, title, why)
+        if len(group.members) > _MEMBERS:
+            table.add_row("", Text(f"{len(group.members) - _MEMBERS} more", style="dim"), "", "", "")
     return table
 
 
@@ -117,7 +119,7 @@ def mismatch_text(result: MismatchResult) -> RenderableType:
     table.add_column("in doubt", no_wrap=True)
     table.add_column("title, and why", overflow="fold")
     for row in result.rows[:_ROWS]:
-        title = Text(row["title"]) if row["title"] else Text("(no title)", style="dim italic")
+        title = Text(row["title"][:70]) if row["title"] else Text("(no title)", style="dim italic")
         near = f"nearest by it {row['nearest_by_it'] or '-'}, by the rest {row['nearest_by_rest'] or '-'}"
         why = Group(title, Text(row["reason"], style="dim"), Text(near, style="dim"))
         table.add_row(str(row["rank"]), Text(row["id"]), f"{row['odds']:.1f}", Text(row["modality"]), why)

@@ -87,7 +87,7 @@ def test_rows_of_one_group_are_no_near_duplicates_unless_asked():
 
 
 def test_threshold_is_the_best_f1():
-    copies, nearest = np.asarray([0.99, 0.98, 0.97, 0.6]), np.asarray([0.9, 0.8, 0.7, 0.965])
+    copies, nearest = np.asarray([0.99, 0.98, 0.97, 0.6]), np.asarray([*np.linspace(0.5, 0.9, 60), 0.965])
 
     def f1(t):
         r, a = (copies >= t).mean(), (nearest >= t).mean()
@@ -96,6 +96,9 @@ def test_threshold_is_the_best_f1():
     found = threshold_of(copies, nearest)
     assert found == 0.97
     assert f1(found) == max(f1(t) for t in copies)
+    # vectors that do not tell copies from neighbours: a tenth of the items, and no more, may be taken for duplicates
+    nearest = np.linspace(0.9, 1, 101)
+    assert threshold_of(np.full(20, 0.8), nearest) == pytest.approx(0.99)
     with pytest.raises(BadInput):
         threshold_of(copies, np.zeros(0))
 
