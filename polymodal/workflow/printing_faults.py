@@ -53,7 +53,7 @@ def dedup_text(result: DedupResult) -> RenderableType:
     identical = sum(row["kind"] == "identical" for row in result.rows)
     facts = {
         "items": f"{result.items}, {len(result.rows)} of them in {len(result.groups)} groups, {identical} identical",
-        "similarity": f"{result.threshold:.3f} or more, {how}",
+        "similarity": f"{result.threshold:.4f} or more, {how}",
     }
     parts: list[RenderableType] = []
     if result.groups:
