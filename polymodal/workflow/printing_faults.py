@@ -22,6 +22,7 @@ __all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "ranki
 _GROUPS = 10
 _ROWS = 10
 _MEMBERS = 4
+_SAYS = 0.6  # how well some pair of modalities must tell true cells from exchanged ones
 
 
 def facts_table(rows: Mapping[str, Any]) -> Table:
@@ -131,6 +132,8 @@ def mismatch_text(result: MismatchResult) -> RenderableType:
         "judged": f"{result.judged} of {result.items} items; the others have nothing to compare",
         "what tells": ", ".join(f"{a} ~ {b} {value:.2f}" for (a, b), value in told) + " (0.5: nothing)",
     }
+    if max(result.told.values()) < _SAYS:
+        facts["note"] = "the vectors of single modalities of this model cannot be compared: this order is chance"
     if result.out is not None:
         facts["listed in"] = str(result.out)
     return Group(*parts, facts_table(facts))
@@ -238,8 +241,8 @@ def words_text(result: WordsResult) -> RenderableType:
         title = f"The first {min(_ROWS, len(result.rows))} of {len(result.rows)} proposals"
         table = _table(title, ("id", f"words of {result.modality}", "text of the nearest item"))
         for row in result.rows[:_ROWS]:
-            said = Text(row["nearest_text"][:60] or "-", style="dim")
-            table.add_row(Text(row["id"]), Text(row["words"]), said)
+            said = Text(row["nearest_text"][:44] or "-", style="dim")
+            table.add_row(Text(row["id"]), Text(row["words"][:48]), said)
         parts += [table, Text("")]
     table = _table(
         f"{result.judged[0].precision.n} hidden texts, {result.settings['words']} words each",
