@@ -8,10 +8,11 @@ average where the run has one). `recipe.json`, `fitted.json` and one folder of `
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from polymodal import presence
 from polymodal.catalogue.quarantine import decode_record
 from polymodal.config import nearest
-from polymodal.modality import Guess, Modality, Question
+from polymodal.modality import Guess, Question
 from polymodal.model import Model
 from polymodal.recipe import Recipe, build_model
 from polymodal.tensors import Batch, Fields
@@ -27,6 +28,8 @@ from polymodal.train.checkpoint import latest
 from polymodal.types import BadInput, MediaError, Record
 
 __all__ = ["Completer", "Predicts"]
+
+_ROWS = 64  # records at a time
 
 
 @runtime_checkable
@@ -152,37 +155,89 @@ class Completer:
             raise BadInput(f"hidden[{name!r}]", f"({count},) bool", tuple(wanted.shape))
         return [Question(fields, wanted)]
 
-    @torch.inference_mode()
+    def weigh(self, records: Sequence[Record], name: str, values: Sequence[str]) -> npt.NDArray[np.float64]:
+        """How likely each of the values is for a part, such as "facts.colour", of many records at once.
+
+        Args:
+            records: cells that cannot be decoded are left out of them. A part that a record has is taken to be unknown.
+            values: that the part may have, in words.
+
+        Returns:
+            (N, V) log-probabilities, not normalised over `values`; -inf for a value of a length that training never
+            saw. NaN where a record has nothing to conclude from.
+        """
+        out = np.full((len(records), len(values)), np.nan)
+        modality = self.network.modality(self._split(name)[0])
+        for at, forms in self._forms(records, name):
+            each = [modality.weigh(question, prediction, values) for question, prediction in forms]
+            out[at] = torch.stack(each).amax(0).double().numpy()
+        return out
+
+    def guesses(self, records: Sequence[Record], name: str) -> list[Guess | None]:
+        """What `complete` says of one modality or part, of many records at once; None as NaN in `weigh`."""
+        out: list[Guess | None] = [None] * len(records)
+        modality = self.network.modality(self._split(name)[0])
+        for at, forms in self._forms(records, name):
+            out[at] = max((modality.answer(*form) for form in forms), key=lambda guess: guess.score)
+        return out
+
+    def _forms(self, records: Sequence[Record], name: str) -> Iterator[tuple[int, list[tuple[Question, Tensor]]]]:
+        """The place of every record that says anything else, and the forms of the question with their predictions."""
+        modality, part = self._split(name)
+        decoders = {n: self.network.modality(n) for n in self.network.names}
+        for begin in range(0, len(records), _ROWS):
+            rows, places = [], []
+            for at, record in enumerate(records[begin : begin + _ROWS], begin):
+                known = dict(decode_record(record, decoders, None)[0].values)
+                rest = known.get(modality, ())
+                if part is None or not any(pair[0] != part for pair in rest):
+                    known = {n: value for n, value in known.items() if n != modality}
+                if not known:
+                    continue
+                for question in decoders[modality].ask(known.get(modality), part):
+                    rows.append((self._fields(known), modality, question))
+                    places.append(at)
+            found: dict[int, list[tuple[Question, Tensor]]] = {}
+            for at, row, prediction in zip(places, rows, self._predict(rows) if rows else [], strict=True):
+                found.setdefault(at, []).append((row[2], prediction))
+            yield from found.items()
+
+    def _fields(self, known: Mapping[str, Any]) -> dict[str, Fields]:
+        return {name: self.network.modality(name).preprocess(value) for name, value in known.items()}
+
     def _guesses(self, known: Mapping[str, Any], asked: list[tuple[str, Question]]) -> list[tuple[str, Guess]]:
         """Every question is a row of its own, so that no answer leans on another guess."""
         of = [name if name in self.network.names else self._split(name)[0] for name, _ in asked]
-        fields = {n: self.network.modality(n).preprocess(value) for n, value in known.items()}
+        fields = self._fields(known)
+        rows = [(fields, modality, question) for modality, (_, question) in zip(of, asked, strict=True)]
+        return [
+            (name, self.network.modality(modality).answer(question, prediction))
+            for (name, question), modality, prediction in zip(asked, of, self._predict(rows), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _predict(self, rows: Sequence[tuple[Mapping[str, Fields], str, Question]]) -> list[Tensor]:
+        """What the head says of the unknown tokens of each row: known fields, a modality, what is asked of it."""
         cells, visible = {}, {}
         for name in self.network.names:
-            rows: list[Fields | None] = [
-                question.fields if of[at] == name else fields.get(name) for at, (_, question) in enumerate(asked)
+            given: list[Fields | None] = [
+                question.fields if of == name else fields.get(name) for fields, of, question in rows
             ]
-            filled = presence.fill(rows)
+            filled = presence.fill(given)
             if filled is None:
                 continue
             cells[name], visible[name] = filled, filled.valid.clone()
-            for at, (_, question) in enumerate(asked):
-                if of[at] == name:
+            for at, (_, of, question) in enumerate(rows):
+                if of == name:
                     visible[name][at, : len(question.hidden)] &= ~question.hidden
         alone = ~torch.stack([mask.any(1) for mask in visible.values()]).any(0)
         if bool(alone.any()):
-            raise BadInput("record", "something to conclude from", f"nothing but {asked[int(alone.int().argmax())][0]}")
-        batch = Batch(tuple(f"{at}" for at in range(len(asked))), cells)
+            raise BadInput("record", "something to conclude from", f"nothing but {rows[int(alone.int().argmax())][1]}")
+        batch = Batch(tuple(f"{at}" for at in range(len(rows))), cells)
         predictions = self.objective.predict(self.network, batch, visible)
-        return [
-            (name, self._answer(of[at], question, predictions[of[at]], batch, visible, at))
-            for at, (name, question) in enumerate(asked)
-        ]
-
-    def _answer(
-        self, name: str, question: Question, prediction: Tensor, batch: Batch, visible: Mapping[str, Tensor], row: int
-    ) -> Guess:
-        hidden = (batch.cells[name].valid & ~visible[name]).sum(1)
-        begin = int(hidden[:row].sum())
-        modality: Modality = self.network.modality(name)
-        return modality.answer(question, prediction[begin : begin + int(hidden[row])])
+        hidden = {name: (batch.cells[name].valid & ~mask).sum(1).tolist() for name, mask in visible.items()}
+        out = []
+        for at, (_, of, _question) in enumerate(rows):
+            begin = sum(hidden[of][:at])
+            out.append(predictions[of][begin : begin + hidden[of][at]])
+        return out

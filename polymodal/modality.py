@@ -16,7 +16,7 @@ Every tensor field has the token axis first, so shared code needs no branch on t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -174,6 +174,13 @@ class Modality(nn.Module, ABC):
     def answer(self, question: Question, prediction: Tensor) -> Guess:
         """What a head's prediction (H, ...) for the H unknown tokens means."""
         raise NotImplementedError(f"{type(self).__name__} cannot say what a prediction means")
+
+    def weigh(self, question: Question, prediction: Tensor, values: Sequence[str]) -> Tensor:
+        """Log-probability that each of `values` is the answer, (V,); -inf where this form of the question has no room.
+
+        Over the forms of a question and all that could be said the probabilities add up to 1.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot say how likely a value is")
 
     def overlap(self, fields: Fields) -> Tensor | None:
         """Which tokens hide together. Fields (B, N, ...) -> (B, N, N) bool, True where hiding i must hide j.

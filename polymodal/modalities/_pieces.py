@@ -89,11 +89,15 @@ class Symbols:
         """The text of some pieces, joined."""
         raise NotImplementedError
 
-    def likeliest(self, logits: Tensor, most: int = 5) -> tuple[list[int], Choices]:
-        """The best id of each row of logits (H, size), and its `most` likeliest pieces with their probabilities."""
+    def likelihoods(self, logits: Tensor) -> Tensor:
+        """Log-probabilities of the pieces, (H, size) on the CPU; what is no piece has none."""
         scores = logits.float().cpu().clone()
         scores[:, : self.first] = -torch.inf
-        values, at = scores.softmax(-1).topk(min(most, self.size - self.first))
+        return scores.log_softmax(-1)
+
+    def likeliest(self, logits: Tensor, most: int = 5) -> tuple[list[int], Choices]:
+        """The best id of each row of logits (H, size), and its `most` likeliest pieces with their probabilities."""
+        values, at = self.likelihoods(logits).exp().topk(min(most, self.size - self.first))
         pairs = zip(at.tolist(), values.tolist(), strict=True)
         choices = tuple(tuple((self.decode([i]), p) for i, p in zip(*row, strict=True)) for row in pairs)
         return at[:, 0].tolist() if len(at) else [], choices

@@ -350,6 +350,16 @@ class Table(Modality):
         confidence, score = _pieces.surest(choices)
         return Guess(self.pieces.decode(best), confidence, choices, score + question.prior)
 
+    def weigh(self, question: Question, prediction: Tensor, values: Sequence[str]) -> Tensor:
+        """Words of as many pieces as are asked for; every piece the likelier the less others could stand there."""
+        each = self.pieces.likelihoods(prediction[:, :-1])
+        out = torch.full((len(values),), -torch.inf)
+        for at, value in enumerate(values):
+            ids = self._words(value, self.config.value_pieces)
+            if len(ids) == len(each):
+                out[at] = each[torch.arange(len(ids)), torch.tensor(ids)].sum() + question.prior
+        return out
+
 
 def _order(pair: tuple[str, str | float]) -> tuple[str, bool, str | float]:
     """Names in order; under one name numbers before words, so that the order of the row leaves no trace."""

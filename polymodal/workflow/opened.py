@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from polymodal.catalogue.rows import Rows
 from polymodal.config import nearest
 from polymodal.embed import Embedder
+from polymodal.nn.stages import Stage
 from polymodal.types import BadInput, Record
 from polymodal.workflow.records import check_shapes, draw_rows, label_columns, records_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -35,6 +37,11 @@ class Opened:
     embedder: Embedder
     labels: dict[str, dict[str, str]]
     progress: Progress | None = None
+
+    @property
+    def mixes_first(self) -> bool:
+        """Whether the model's first stage mixes modalities, so that it has no towers."""
+        return cast(Stage, self.embedder.network.stages[0]).mixes
 
     def records(self, split: str | None = None, most: int | None = None, seed: int = 0) -> list[Record]:
         """The records of a split (all rows by default), at most `most` of them drawn with a seed, as the file has them.

@@ -41,12 +41,14 @@ class Evaluated:
         imputed: the same with blank cells attended in place of every modality outside the subset.
         towers: modality -> its own vectors, before any other was seen.
         presence: id -> the modalities that could be read.
+        digests: modality -> {id: hash of the decoded cell}: equal cells have equal ones.
     """
 
     fused: dict[Subset, Embeddings] = field(default_factory=dict)
     imputed: dict[Subset, Embeddings] = field(default_factory=dict)
     towers: dict[str, Embeddings] = field(default_factory=dict)
     presence: dict[str, Subset] = field(default_factory=dict)
+    digests: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class SubsetVectors:
@@ -147,6 +149,9 @@ def embed_subsets(
             has = {name: there.cpu().numpy() for name, there in batch.present.items()}
             for row, name in enumerate(batch.ids):
                 out.presence[name] = frozenset(m for m, there in has.items() if there[row])
+            for name, there in has.items():
+                digests = zip(batch.ids, batch.digests[name].tolist(), there, strict=True)
+                out.digests.setdefault(name, {}).update((i, digest) for i, digest, own in digests if own)
             _run_batch(runner, batch, subsets, (imputing, True) if control else (imputing,), found, towers, names)
         if progress is not None:
             progress(len(batch))

@@ -1,0 +1,94 @@
+"""How well a ranking finds what is wrong: the figures that all searches for faults report, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from polymodal.evaluate import Difference, Interval, interval, paired
+from polymodal.evaluate.values import Result
+from polymodal.types import BadInput
+
+__all__ = ["Ranked", "compare_rankings", "rank_figures"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Ranked(Result):
+    """How one score ranks what is sought.
+
+    Args:
+        name: of the score.
+        auroc: chance that what is sought scores higher than what is not, ties counted half.
+        average_precision: mean over what is sought of the precision where it stands.
+        precision: among the first `k`.
+        k: how many are sought, all repetitions together.
+        better: our score minus this one, paired by what is sought, in average precision; None for our own.
+    """
+
+    name: str
+    auroc: Interval
+    average_precision: Interval
+    precision: Interval
+    k: int
+    better: Difference | None = None
+
+
+def rank_figures(scores: Floats, sought: Bools, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+    """One ranking, judged.
+
+    Args:
+        scores: (n,), highest first; equal scores stand in a random order, so that a score that says nothing gets what
+            chance gets, however the rows are ordered.
+        sought: (n,), at least one True and one False.
+
+    Returns:
+        Of each sought row its AUROC and its precision, (k,) each, and whether each of the first k is sought, (k,).
+        Means of the first two are the AUROC and the average precision of the ranking; a sought row that no score
+        reached (-inf) has precision 0.
+
+    Raises:
+        BadInput: nothing is sought, or everything.
+    """
+    if not sought.any() or sought.all():
+        raise BadInput(
+            "sought", "some rows that are sought and some that are not", f"{int(sought.sum())} of {len(sought)}"
+        )
+    others = np.sort(scores[~sought])
+    below = np.searchsorted(others, scores[sought], "left") + np.searchsorted(others, scores[sought], "right")
+    shuffled = np.random.default_rng(seed).permutation(len(scores))
+    order = shuffled[np.argsort(-scores[shuffled], kind="stable")]
+    hits = sought[order]
+    precision = np.empty(len(scores))
+    precision[order] = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    precision[np.isneginf(scores)] = 0.0
+    first = hits[: int(sought.sum())] & ~np.isneginf(scores[order[: int(sought.sum())]])
+    return below / (2 * len(others)), precision[sought], first.astype(np.float64)
+
+
+def compare_rankings(
+    runs: Mapping[str, list[tuple[Floats, Bools]]], *, resamples: int = 1000, seed: int = 0
+) -> tuple[Ranked, ...]:
+    """Several scores on the same rows; the first is ours, the others its controls.
+
+    Args:
+        runs: name -> one (scores, sought) a repetition; all names have the same `sought`.
+    """
+    judged = {
+        name: [np.concatenate(part) for part in zip(*(rank_figures(s, y, seed) for s, y in each), strict=True)]
+        for name, each in runs.items()
+    }
+    options = {"resamples": resamples, "seed": seed}
+    out: list[Ranked] = []
+    ours: Floats | None = None
+    for name, (auroc, precision, first) in judged.items():
+        better = None if ours is None else paired(ours, precision, **options)
+        ours = precision if ours is None else ours
+        area, average, among = (interval(values, **options) for values in (auroc, precision, first))
+        out.append(Ranked(name, area, average, among, len(first), better))
+    return tuple(out)
