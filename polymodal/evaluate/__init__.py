@@ -26,7 +26,7 @@ from polymodal.evaluate.report import (
     read_curves,
     write_report,
 )
-from polymodal.evaluate.retrieval import Judged, Retrieval, judge_lists, measure, metric_names, retrieve
+from polymodal.evaluate.retrieval import Judged, Retrieval, judge_lists, measure, measure_lists, metric_names, retrieve
 from polymodal.evaluate.robustness import (
     Comparison,
     SubsetMatrix,
@@ -38,7 +38,8 @@ from polymodal.evaluate.robustness import (
     subset_scores,
 )
 from polymodal.evaluate.summary import Statement, statements
-from polymodal.evaluate.topk import rank_of, top_k
+from polymodal.evaluate.topk import Ties, rank_of, scored_top, top_k
+from polymodal.evaluate.trec import read_qrels, write_qrels, write_run
 from polymodal.evaluate.values import AS_IS, Subset, subset_name
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Subset",
     "SubsetMatrix",
     "SubsetScore",
+    "Ties",
     "alignment",
     "ari",
     "breakdown",
@@ -88,6 +90,7 @@ __all__ = [
     "mean_fusion",
     "mean_weights",
     "measure",
+    "measure_lists",
     "metric_names",
     "nmi",
     "paired",
@@ -95,8 +98,10 @@ __all__ = [
     "random_like",
     "rank_of",
     "read_curves",
+    "read_qrels",
     "retrieve",
     "ridge_probe",
+    "scored_top",
     "spearman",
     "statements",
     "subset_matrix",
@@ -104,5 +109,7 @@ __all__ = [
     "subset_scores",
     "top_k",
     "uniformity",
+    "write_qrels",
     "write_report",
+    "write_run",
 ]

@@ -11,14 +11,27 @@ import numpy.typing as npt
 
 from polymodal.evaluate.intervals import Floats, Interval, intervals
 from polymodal.evaluate.relevance import Relevance
-from polymodal.evaluate.topk import top_k
+from polymodal.evaluate.topk import Ties, top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings
 
-__all__ = ["AP", "Judged", "Retrieval", "chance", "judge", "judge_lists", "measure", "metric_names", "retrieve"]
+__all__ = [
+    "AP",
+    "Judged",
+    "Retrieval",
+    "chance",
+    "judge",
+    "judge_lists",
+    "measure",
+    "measure_lists",
+    "metric_names",
+    "retrieve",
+]
 
 Ints = npt.NDArray[np.int64]
 AP = Literal["standard", "scale"]
+_PLACES = 1 << 22  # of ranked lists at a time
+_QUERIES = 4096
 KINDS = ("hit", "recall", "precision", "map", "mrr", "ndcg")
 
 
@@ -189,7 +202,7 @@ def retrieve(
     drop_query: Literal["before", "after"] = "before",
     resamples: int = 1000,
     seed: int = 0,
-    block: int = 512,
+    block: int | None = None,
 ) -> Retrieval:
     """Rank the corpus for every query, exactly, and measure.
 
@@ -200,30 +213,75 @@ def retrieve(
         drop_query: `after` takes the top `depth` first and then removes the query from its own list, which leaves
             depth - 1 answers: what SCALE's released code does.
         resamples: bootstrap resamples (95 % percentile interval); seed: of the bootstrap.
-        block: queries ranked at a time; memory grows with block x corpus.
+        block: queries ranked at a time; by default as many as keep four million places, whatever the corpus.
 
     Raises:
         BadInput: different widths, an empty corpus, an unknown metric.
     """
     wanted = len(corpus) if depth is None else depth
-    parts: list[list[Floats]] = []
-    for start in range(0, len(queries), block):
-        rows = np.arange(start, min(start + block, len(queries)))
+    step = block or max(1, _PLACES // max(min(wanted, len(corpus)), 1))
+    ties, parts = Ties.by(corpus.ids), [np.zeros((0, len(metrics)))]
+    for start in range(0, len(queries), step):
+        rows = np.arange(start, min(start + step, len(queries)))
         own = relevance.own[rows]
         exclude = own if drop_query == "before" else None
-        found, _ = top_k(queries.vectors[rows], corpus.vectors, wanted, ids=corpus.ids, exclude=exclude)
-        judged = judge(relevance, rows, found if exclude is not None else _remove(found, own))
-        parts.append([measure(judged, metric, ap) for metric in metrics])
-    columns = np.concatenate([np.stack(p, 1) for p in parts]) if parts else np.zeros((0, len(metrics)))
+        found, _ = top_k(queries.vectors[rows], corpus.vectors, wanted, ids=ties, exclude=exclude)
+        parts.append(_columns(relevance, rows, found if exclude is not None else _remove(found, own), metrics, ap))
+    columns = np.concatenate(parts)
+    return _summary(queries.ids, len(corpus), relevance, metrics, columns, resamples, seed)
+
+
+def measure_lists(
+    queries: Sequence[str],
+    corpus: int,
+    rows: Ints,
+    relevance: Relevance,
+    *,
+    metrics: Sequence[str] = metric_names(),
+    ap: AP = "standard",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Retrieval:
+    """`retrieve` for lists that something else ranked.
+
+    Args:
+        queries: Q ids. corpus: C, how many items were searched.
+        rows: (Q, K) corpus rows, best first, the query itself (`relevance.own`) left out, -1 after the end of a list.
+
+    Raises:
+        BadInput: an unknown metric.
+    """
+    parts = [np.zeros((0, len(metrics)))]
+    for start in range(0, len(queries), _QUERIES):
+        some = np.arange(start, min(start + _QUERIES, len(queries)))
+        parts.append(_columns(relevance, some, rows[some], metrics, ap))
+    return _summary(tuple(queries), corpus, relevance, metrics, np.concatenate(parts), resamples, seed)
+
+
+def _columns(relevance: Relevance, queries: Ints, rows: Ints, metrics: Sequence[str], ap: AP) -> Floats:
+    """(b, metrics) values of some queries."""
+    judged = judge(relevance, queries, rows)
+    return np.stack([measure(judged, metric, ap) for metric in metrics], 1)
+
+
+def _summary(
+    queries: tuple[str, ...],
+    corpus: int,
+    relevance: Relevance,
+    metrics: Sequence[str],
+    columns: Floats,
+    resamples: int,
+    seed: int,
+) -> Retrieval:
     figures = intervals(columns, resamples=resamples, seed=seed)
     return Retrieval(
         len(queries),
-        len(corpus),
+        corpus,
         int((relevance.count == 0).sum()),
         dict(zip(metrics, figures, strict=True)),
-        {name: value for name in metrics if (value := chance(name, relevance, len(corpus))) is not None},
+        {name: value for name in metrics if (value := chance(name, relevance, corpus)) is not None},
         {name: columns[:, i] for i, name in enumerate(metrics)},
-        queries.ids,
+        queries,
     )
 
 
