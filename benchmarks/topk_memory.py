@@ -3,9 +3,9 @@
     python benchmarks/topk_memory.py                                   # 24,000 queries, 1,200,000 items, width 128
     python benchmarks/topk_memory.py --width 768 --queries 1000 --map /tmp/corpus.f32
 
-Vectors are generated block by block, or lie in a float32 memory map (`--map`, made and removed here): memory never holds
-all of them. The queries are items of the corpus, and never their own answer. Two things are checked: the lists of a few
-queries against a plain sort of all their scores, and those of more queries against blocks of another size.
+Vectors are generated block by block, or lie in a float32 memory map (`--map`, made and removed here): memory never
+holds all of them. The queries are items of the corpus, and never their own answer. Two things are checked: the lists of
+a few queries against a plain sort of all their scores, and those of more queries against blocks of another size.
 """
 
 from __future__ import annotations

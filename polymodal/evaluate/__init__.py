@@ -15,7 +15,7 @@ from polymodal.evaluate.explain import (
 )
 from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
 from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
-from polymodal.evaluate.relevance import Relevance, by_id, by_key, by_qrels
+from polymodal.evaluate.relevance import Keyed, Relevance, by_id, by_key, by_qrels
 from polymodal.evaluate.report import (
     Breakdown,
     Example,
@@ -26,7 +26,16 @@ from polymodal.evaluate.report import (
     read_curves,
     write_report,
 )
-from polymodal.evaluate.retrieval import Judged, Retrieval, judge_lists, measure, measure_lists, metric_names, retrieve
+from polymodal.evaluate.retrieval import (
+    Judged,
+    Retrieval,
+    judge,
+    judge_lists,
+    measure,
+    measure_lists,
+    metric_names,
+    retrieve,
+)
 from polymodal.evaluate.robustness import (
     Comparison,
     SubsetMatrix,
@@ -56,6 +65,7 @@ __all__ = [
     "Headline",
     "Interval",
     "Judged",
+    "Keyed",
     "MeanWeights",
     "RankCorrelation",
     "Regression",
@@ -81,6 +91,7 @@ __all__ = [
     "geometry",
     "interval",
     "intervals",
+    "judge",
     "judge_lists",
     "k_means",
     "knn_probe",

@@ -44,7 +44,8 @@ class Judged:
         listed: (Q,) length of each list, at most K.
         relevant: (Q,) number of right answers there are, the query not counted where it is excluded.
         annotated: (Q,) |P| of SCALE's released metric, see Relevance.
-        ideal: (Q, K) gains of the best possible list.
+        ideal: (Q, >= K) gains of the best possible list; as many as the largest cut of nDCG needs, where lists are
+            shorter than that.
     """
 
     gains: Floats
@@ -128,11 +129,14 @@ def _precision_sum(top: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _ndcg(judged: Judged, k: int) -> Floats:
-    width = min(k, judged.gains.shape[1])
-    discount = 1 / np.log2(np.arange(width) + 2)
-    best = judged.ideal[:, :width] @ discount
+    # the best list may be longer than ours: what a short list lacks is a loss
+    got, best = judged.gains[:, :k] @ _discount(judged.gains, k), judged.ideal[:, :k] @ _discount(judged.ideal, k)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(judged.gains[:, :width] @ discount / best, np.float64)
+        return np.asarray(got / best, np.float64)
+
+
+def _discount(gains: Floats, k: int) -> Floats:
+    return np.asarray(1 / np.log2(np.arange(min(k, gains.shape[1])) + 2), np.float64)
 
 
 def _scale(right: npt.NDArray[np.bool_], judged: Judged, kind: str, k: int) -> Floats:
@@ -151,12 +155,13 @@ def _parse(metric: str, length: int) -> tuple[str, int]:
     return kind, int(k) if at else max(length, 1)
 
 
-def judge(relevance: Relevance, queries: Ints, rows: Ints) -> Judged:
+def judge(relevance: Relevance, queries: Ints, rows: Ints, deepest: int = 0) -> Judged:
     """Ranked corpus rows of some queries, judged.
 
     Args:
         queries: (b,) query rows of `relevance`.
         rows: (b, K) corpus rows, best first, -1 after the end of a list.
+        deepest: the largest cut that will be asked for, where it is above K.
     """
     gains = relevance.gains(queries, rows)
     return Judged(
@@ -164,7 +169,7 @@ def judge(relevance: Relevance, queries: Ints, rows: Ints) -> Judged:
         np.asarray((rows >= 0).sum(1), np.int64),
         relevance.count[queries],
         relevance.annotated[queries],
-        relevance.ideal(queries, rows.shape[1]),
+        relevance.ideal(queries, max(rows.shape[1], deepest)),
     )
 
 
@@ -181,10 +186,11 @@ def judge_lists(
         annotated: |P| of SCALE's metric; len(right) where None.
     """
     longest = max([len(ids) for ids in lists], default=0)
-    gains, ideal = np.zeros((len(lists), longest)), np.zeros((len(lists), longest))
+    most = max([longest, *map(len, right)])
+    gains, ideal = np.zeros((len(lists), longest)), np.zeros((len(lists), most))
     for row, (ids, gain) in enumerate(zip(lists, right, strict=True)):
         gains[row, : len(ids)] = [gain.get(i, 0.0) for i in ids]
-        best = sorted(gain.values(), reverse=True)[:longest]
+        best = sorted(gain.values(), reverse=True)
         ideal[row, : len(best)] = best
     counts = np.asarray([len(g) for g in right], np.int64)
     labelled = counts if annotated is None else np.asarray(annotated, np.int64)
@@ -260,7 +266,7 @@ def measure_lists(
 
 def _columns(relevance: Relevance, queries: Ints, rows: Ints, metrics: Sequence[str], ap: AP) -> Floats:
     """(b, metrics) values of some queries."""
-    judged = judge(relevance, queries, rows)
+    judged = judge(relevance, queries, rows, max(_parse(metric, 0)[1] for metric in metrics))
     return np.stack([measure(judged, metric, ap) for metric in metrics], 1)
 
 

@@ -56,7 +56,7 @@ class Wrong:
     """Which pairs are wrong, and which of them look right.
 
     Args:
-        right: query row -> item rows that are right answers.
+        right: query row -> item rows that must not count as wrong: right answers, and variants of them.
         items: (Q, P) wrong items that the first stage ranks highest for each query, -1 after the end.
         queries: (I, P) the same for each item.
     """
@@ -91,7 +91,7 @@ def likely_wrong(queries: Embeddings, items: Embeddings, right: Mapping[int, set
     """The first stage's highest wrong answers, for every query among the items and for every item among the queries.
 
     Args:
-        right: query row -> its right item rows; what is not right is wrong.
+        right: as of `Wrong`, for every query.
 
     Source: ours; InterBERT draws its hard pictures among the neighbours of the right one.
     """
@@ -116,6 +116,7 @@ def tune_matcher(
     embedder: Embedder,
     queries: Sequence[Record],
     items: Sequence[Record],
+    pairs: Ints,
     wrong: Wrong,
     config: TuneConfig,
     progress: Callable[[int, int], None] | None = None,
@@ -131,6 +132,7 @@ def tune_matcher(
 
     Args:
         queries: Q records. items: I records.
+        pairs: (P, 2) the right ones: row of the query, row of the item.
         progress: called with steps done and steps in all.
 
     Returns:
@@ -143,7 +145,6 @@ def tune_matcher(
     Raises:
         BadInput: no right pair.
     """
-    pairs = np.asarray([(query, item) for query, found in wrong.right.items() for item in sorted(found)], np.int64)
     if not len(pairs):
         raise BadInput("pairs", "at least one right pair to learn from", "none")
     network, steps = embedder.network, config.epochs * -(-len(pairs) // config.batch_size)
