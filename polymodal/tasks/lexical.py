@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -92,6 +93,8 @@ class Bm25:
             import bm25s
         except ImportError:
             raise MissingExtra("bm25s", "report") from None
+        # it asks for DEBUG of its own accord
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         self.vocabulary: dict[str, int] = {}
         grow = self.vocabulary.setdefault
         numbers = [[grow(word, len(self.vocabulary)) for word in words_of(text)] for text in texts]

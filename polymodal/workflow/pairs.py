@@ -61,10 +61,8 @@ def open_log(path: Path, rows: Rows, columns: tuple[str, str] = ("query", "id"))
     tables = Tables(find_tables(path.parent, path.name))
     for name in columns:
         if name not in tables.columns:
-            known = list(tables.columns)
-            raise BadInput(
-                f"--pairs: {path}", "the columns of --columns QUERY,ID", f"no {name!r}", _columns_hint(name, known)
-            )
+            hint = f"{nearest(name, tables.columns)} Say --columns QUERY,ID."
+            raise BadInput(f"--pairs: {path}", f"a column {name!r}", "none of that name", hint)
     pairs, empty = [], 0
     for number in range(len(tables.blocks)):
         for row in tables.read(number, columns):
@@ -76,10 +74,6 @@ def open_log(path: Path, rows: Rows, columns: tuple[str, str] = ("query", "id"))
     if not pairs:
         raise BadInput(f"--pairs: {path}", "at least one line with words and an id", "none")
     return _resolve(pairs, rows, empty)
-
-
-def _columns_hint(name: str, known: list[str]) -> str:
-    return f"{nearest(name, known)} It has {', '.join(known)}.".strip()
 
 
 def _resolve(pairs: list[tuple[str, str]], rows: Rows, empty: int) -> QueryLog:

@@ -99,7 +99,8 @@ def _of(
                     "Say --queries and --corpus.",
                 )
             return None
-        relevance, right = by_id(queries, corpus), tuple({q: 1.0} for q in queries)
+        inside = set(corpus)
+        relevance, right = by_id(queries, corpus), tuple({q: 1.0} if q in inside else {} for q in queries)
         return _checked(Judgement(name, "the same item", relevance, right), asked)
     if name == "coarse":
         if not opened.labels and not asked and label is None:

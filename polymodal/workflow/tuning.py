@@ -73,7 +73,7 @@ def tune_data(
 ) -> TuneResult:
     """Fine-tune the matching head of a model on a query log.
 
-    Learnt from are the queries whose items are all of `split`, and wrong answers are items and queries of it: nothing of
+    Learnt from are the queries whose items are all of `split`; wrong answers are items and queries of it: nothing of
     an item of another split is seen.
 
     Args:

@@ -27,10 +27,12 @@ COMMANDS = (
     "index",
     "prepare",
     "recipes",
+    "retrieve",
     "search",
     "serve",
     "similar",
     "train",
+    "tune-matcher",
     "version",
 )
 
