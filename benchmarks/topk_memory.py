@@ -55,13 +55,16 @@ def write_map(options: argparse.Namespace) -> None:
             file.write(part.tobytes())
 
 
-def plainly(query: np.ndarray, own: int, ids: list[str], options: argparse.Namespace) -> list[int]:
-    """The list of one query by sorting all its scores and ids."""
+def plainly(queries: np.ndarray, own: np.ndarray, ids: list[str], options: argparse.Namespace) -> list[list[int]]:
+    """The lists of a few queries by sorting all their scores and ids."""
+    left, out = queries.astype(np.float64), []
     parts = blocks(options.items, options.width)
-    scores = np.concatenate([(part.astype(np.float64) @ query.astype(np.float64)).astype(np.float32) for part in parts])
-    scores[own] = -np.inf
-    near = np.flatnonzero(scores >= np.partition(scores, -options.k)[-options.k])
-    return sorted(near.tolist(), key=lambda row: (-scores[row], ids[row]))[: options.k]
+    scores = np.concatenate([(left @ part.T.astype(np.float64)).astype(np.float32) for part in parts], 1)
+    for row, itself in zip(scores, own.tolist(), strict=True):
+        row[itself] = -np.inf
+        near = np.flatnonzero(row >= np.partition(row, -options.k)[-options.k])
+        out.append(sorted(near.tolist(), key=lambda item, row=row: (-row[item], ids[item]))[: options.k])
+    return out
 
 
 def peak() -> float:
@@ -89,7 +92,8 @@ def main() -> None:
     rows, scores = top_k(queries, corpus_of(options), options.k, ids=ids, exclude=own)
     cpu, wall, after = time.process_time() - start, time.monotonic() - clock, peak()
     some = np.linspace(0, len(queries) - 1, SORTED).astype(int)
-    right = sum(plainly(queries[q], q, ids, options) == rows[q].tolist() for q in some)
+    plain = plainly(queries[some], own[some], ids, options)
+    right = sum(one == other for one, other in zip(plain, rows[some].tolist(), strict=True))
     few = slice(0, min(COMPARED, len(queries)))
     again, same = top_k(queries[few], corpus_of(options), options.k, ids=ids, exclude=own[few], blocks=(100, 3000))
     operations = 2 * len(queries) * options.items * options.width

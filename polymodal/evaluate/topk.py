@@ -88,7 +88,7 @@ def top_k(
 
 def _pieces(queries: Vectors, corpus: Vectors | Iterable[Vectors], step: int) -> Iterator[Vectors]:
     """At most `step` rows of the corpus at a time."""
-    parts: Iterable[Vectors] = [corpus] if isinstance(corpus, np.ndarray) else cast(Iterable[Vectors], corpus)
+    parts: Iterable[Vectors] = [corpus] if isinstance(corpus, np.ndarray) else corpus
     for part in parts:
         if queries.ndim != 2 or part.ndim != 2 or queries.shape[1] != part.shape[1]:
             raise BadInput("queries, corpus", "two matrices of one width", f"{queries.shape} and {part.shape}")

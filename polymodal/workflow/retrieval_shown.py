@@ -36,8 +36,8 @@ def _table(finding: Finding, cut: int) -> Table:
         title=f"Right: {finding.title}", title_justify="left", title_style="bold", box=None, pad_edge=False,
         header_style="dim",
     )  # fmt: skip
-    # hit@1 is what cross-modal papers call R@1; SCALE's AP stands beside the textbook's
-    columns = {"R@1": "hit@1", **{k: f"{m}@{cut}" for k, m in _names(cut).items()}, "MRR": "mrr"}
+    # hit@1 is what cross-modal papers call R@1
+    columns = {"hit@1": "hit@1", **{k: f"{m}@{cut}" for k, m in _names(cut).items()}, "MRR": "mrr"}
     some = next(iter(finding.systems.values())).metrics
     columns = {title: metric for title, metric in columns.items() if metric in some}
     last = [f"SCALE's mAP@{cut}"] if finding.scale else []
