@@ -24,22 +24,29 @@ class QueryLog:
         right: query id -> the ids of its items in the data; all items of a group where the file names groups.
         grouped: whether the file names groups.
         empty: lines without words or without an id, which are left out.
+        splits: id of an item -> the splits of its group, one unless a split cuts the group; "" where there are none.
     """
 
     texts: Mapping[str, str]
     right: Mapping[str, tuple[str, ...]]
     grouped: bool
     empty: int = 0
-    splits: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the data has splits."""
+        return any(some != {""} for some in self.splits.values())
 
     def of_split(self, split: str) -> tuple[str, ...]:
-        """The queries whose items are all in a split: what a query of two splits says of one would leak to the other.
-
-        Where the data has no splits, all queries.
+        """The queries whose items, and the variants of those, are all in a split: what a query of two says of one
+        would leak to the other. Where the data has no splits, all queries.
         """
-        if not any(self.splits.values()):
+        if not self.has_splits:
             return tuple(self.texts)
-        return tuple(q for q, items in self.right.items() if {self.splits[i] for i in items} == {split})
+        return tuple(
+            q for q, items in self.right.items() if set[str]().union(*(self.splits[i] for i in items)) == {split}
+        )
 
     def records(self, queries: tuple[str, ...], modality: str) -> list[Record]:
         """Queries as records of one modality."""
@@ -78,11 +85,13 @@ def open_log(path: Path, rows: Rows, columns: tuple[str, str] = ("query", "id"))
 
 def _resolve(pairs: list[tuple[str, str]], rows: Rows, empty: int) -> QueryLog:
     ids, groups = rows.index["id"].to_pylist(), rows.index["group"].to_pylist()
-    splits = dict(zip(ids, rows.index["split"].to_pylist(), strict=True))
+    of_group: dict[str, set[str]] = {}
     members: dict[str, list[str]] = {}
-    for name, group in zip(ids, groups, strict=True):
+    for name, group, split in zip(ids, groups, rows.index["split"].to_pylist(), strict=True):
+        of_group.setdefault(group or f"\0{name}", set()).add(split)
         if group is not None:
             members.setdefault(group, []).append(name)
+    splits = {i: frozenset(of_group[group or f"\0{i}"]) for i, group in zip(ids, groups, strict=True)}
     grouped = any(name not in splits for _, name in pairs)
     known = members if grouped else splits
     lacking = next((name for _, name in pairs if name not in known), None)

@@ -88,7 +88,7 @@ def tune_text(result: TuneResult) -> RenderableType:
     table.add_column(overflow="fold")
     facts = {
         "tuned on": f"{result.pairs:,} right pairs of {result.queries:,} queries and {result.items:,} items",
-        "left out": f"{result.left_out:,} queries of other splits",
+        "left out": f"{result.left_out:,} queries of other splits, {result.unread:,} whose items cannot be read",
         "loss": ", ".join(f"{loss:.3f}" for loss in result.losses),
         "took": f"{result.seconds:.0f} CPU seconds",
         "model": result.out,

@@ -38,6 +38,7 @@ class TuneResult:
         out: folder with the model, and with tuning.json.
         queries, items, pairs: that it learnt from.
         left_out: queries of the log that were not used, because some of their items are of another split.
+        unread: those whose items lack what items are made of.
         losses: mean of every epoch.
         seconds: of CPU time.
     """
@@ -47,6 +48,7 @@ class TuneResult:
     items: int
     pairs: int
     left_out: int
+    unread: int
     losses: tuple[float, ...]
     seconds: float
     config: dict[str, Any]
@@ -108,12 +110,11 @@ def tune_data(
         config,
         None if progress is None else lambda done, total: progress("tuning", done, total),
     )
-    notes = (
-        () if any(log.splits.values()) else ("The data has no splits: what was tuned on it cannot be measured on it.",)
-    )
+    chosen = len(log.of_split(split))
     made = TuneResult(
-        out, len(queries.ids), len(items.ids), len(right), len(log.texts) - len(log.of_split(split)), tuple(losses),
-        round(time.process_time() - start, 2), config.model_dump(), notes,
+        out, len(queries.ids), len(items.ids), len(right), len(log.texts) - chosen, chosen - len(queries.ids),
+        tuple(losses), round(time.process_time() - start, 2), config.model_dump(),
+        () if log.has_splits else ("The data has no splits: what was tuned on it cannot be measured on it.",),
     )  # fmt: skip
     _write(out, model, opened, made)
     return made

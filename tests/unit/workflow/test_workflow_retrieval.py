@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
 
+from polymodal import cli
 from polymodal.embed import Embedder
 from polymodal.tasks.lexical import text_of
 from polymodal.tasks.tune_matcher import TuneConfig
@@ -164,6 +165,15 @@ def test_what_a_log_may_say(matching, tmp_path):
     grouped = open_log(csv, rows, ("words", "product"))
     assert grouped.grouped
     assert grouped.right["q000000"] == ("i002", "i003")
+    # a split that cuts a group: what is said of one member would tell of the other
+    table = pq.read_table(matching[1] / "items.parquet").to_pylist()
+    table[1]["split"] = "train"
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "items.parquet")
+    (tmp_path / "catalogue.toml").write_text((matching[1] / "catalogue.toml").read_text())
+    cut = open_log(
+        write_log(tmp_path / "d.parquet", [("a", "i001"), ("b", "i002")]), open_rows(tmp_path / "catalogue.toml")
+    )
+    assert (cut.of_split("train"), cut.of_split("test")) == (("q000001",), ())
     for bad, said in (
         ([("red", "i00")], "Did you mean"),
         ([("red", "i000"), ("red", "g001")], "not both"),
@@ -276,3 +286,29 @@ def test_a_tuned_model_ranks_again(matching, tmp_path):
     with pytest.raises(BadInput, match="split 'test'"):
         tune_data(*matching, log, tmp_path / "other", config, split="test")
     assert not (tmp_path / "other").exists()
+
+
+def test_the_commands_print_tables_that_fit(matching, tmp_path, capsys):
+    run, data = map(str, matching)
+    log = tmp_path / "log.csv"
+    log.write_text("words,item\nred shoe,i004\nblue lamp,i002\ngreen vase,i005\n")
+    tuned = str(tmp_path / "tuned")
+    told = ["--pairs", str(log), "--columns", "words,item", "--corpus", "facts"]
+    assert cli.main(["tune-matcher", run, data, *told, "--out", tuned, "--set", "epochs=1", "pool=2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 right pairs of 2 queries" in said  # i004 has no facts
+    assert "1 whose items cannot be read" in said
+    asked = ["--queries", "title", "--corpus", "facts", "--split", "train", "--rerank", "3", "--matcher", tuned]
+    assert cli.main(["retrieve", run, data, *asked, "-k", "1", "10", "--every-pair", "--resamples", "20"]) == 0
+    said = capsys.readouterr().out
+    assert all(len(line) <= 120 for line in said.splitlines())
+    assert "…" not in said
+    for part in ("mAP@10", "nDCG@10", "SCALE's mAP@10", "matching, every pair", "pair passes", "a random order"):
+        assert part in said
+    assert cli.main(["retrieve", run, data, "--split", "train", "--json", "--relevance", "coarse"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"][0]["systems"]["BM25"]["scale_definition"]["map@10"]["n"] == 36
+    assert cli.main(["retrieve", run, data, "--pairs", str(log), "--columns", "words"]) == 2
+    assert "QUERY,ID" in capsys.readouterr().err
+    assert cli.main(["tune-matcher", run, data, *told, "--out", str(tmp_path / "x"), "--set", "epoch=1"]) == 2
+    assert "epochs" in capsys.readouterr().err
