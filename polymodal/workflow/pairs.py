@@ -38,6 +38,11 @@ class QueryLog:
         """Whether the data has splits."""
         return any(some != {""} for some in self.splits.values())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of it, for people."""
+        return (f"{self.empty} lines without words or an id are left out.",) if self.empty else ()
+
     def of_split(self, split: str) -> tuple[str, ...]:
         """The queries whose items, and the variants of those, are all in a split: what a query of two says of one
         would leak to the other. Where the data has no splits, all queries.

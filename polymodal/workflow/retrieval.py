@@ -187,7 +187,7 @@ def retrieve_data(
     findings = tuple(
         _finding(one, found, asked, len(corpus.ids), settings) for one, found in zip(judged, lists, strict=True)
     )
-    notes = (*(note for one in judged for note in one.notes), *work.notes)
+    notes = [*(log.notes if log is not None else ()), *(note for one in judged for note in one.notes), *work.notes]
     made = RetrieveResult(
         opened.embedder.model,
         (len(asked.ids), "a query log" if log is not None else _made(asked.names)),

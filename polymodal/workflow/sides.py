@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -29,6 +29,7 @@ class Side:
     Args:
         vectors: of those that have all of `names`, in the order of the data.
         texts: their words, "" for none.
+        read: the modalities that could be read of each.
         rows: where they are in the data; empty for queries that are not of the data.
         records: them, where they are not of the data.
     """
@@ -37,6 +38,7 @@ class Side:
     names: tuple[str, ...]
     vectors: Embeddings
     texts: list[str]
+    read: list[frozenset[str]]
     rows: Ints
     records: list[Record]
 
@@ -49,7 +51,8 @@ class Side:
         if self.records:
             return [self.records[place] for place in places]
         found = records_of(self.opened.rows, self.rows[np.asarray(places, np.int64)])
-        return [_restricted(record, self.names) for record in found]
+        # a cell that cannot be read was left out of the vector, and is left out here
+        return [_restricted(r, self.read[place]) for place, r in zip(places, found, strict=True)]
 
 
 def side_of_rows(opened: Opened, rows: Ints, names: tuple[str, ...], what: str) -> Side:
@@ -81,6 +84,7 @@ def _embedded(
     ids: list[str] = []
     blocks = [np.zeros((0, opened.embedder.width), np.float32)]
     texts: list[str] = []
+    read: list[frozenset[str]] = []
     rows: list[int] = []
     done = 0
     for chunk in _chunks(records):
@@ -95,12 +99,13 @@ def _embedded(
             ids += [vectors.ids[place] for place in kept]
             blocks.append(vectors.vectors[kept])
             texts += [text_of(at[vectors.ids[place]][1]) for place in kept]
+            read += [found.presence[vectors.ids[place]] for place in kept]
             rows += [at[vectors.ids[place]][0] for place in kept]
         done += len(chunk)
         if opened.progress is not None:
             opened.progress(f"embedding {what}", done, total)
     vectors = Embeddings(tuple(ids), np.concatenate(blocks), opened.embedder.model)
-    return Side(opened, names, vectors, texts, np.asarray(rows, np.int64), [])
+    return Side(opened, names, vectors, texts, read, np.asarray(rows, np.int64), [])
 
 
 def _chunks(records: Iterable[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
@@ -109,7 +114,7 @@ def _chunks(records: Iterable[tuple[int, Record]]) -> Iterator[list[tuple[int, R
         yield chunk
 
 
-def _restricted(record: Record, names: tuple[str, ...]) -> Record:
+def _restricted(record: Record, names: Collection[str]) -> Record:
     """The record with these modalities alone, and without labels: what follows must not see them."""
     values = {name: value for name, value in record.values.items() if not names or name in names}
     return Record(record.id, values, {}, record.group)

@@ -114,7 +114,7 @@ def tune_data(
     made = TuneResult(
         out, len(queries.ids), len(items.ids), len(right), len(log.texts) - chosen, chosen - len(queries.ids),
         tuple(losses), round(time.process_time() - start, 2), config.model_dump(),
-        () if log.has_splits else ("The data has no splits: what was tuned on it cannot be measured on it.",),
+        (*log.notes, *(() if log.has_splits else ("The data has no splits: it cannot measure what was tuned on it.",))),
     )  # fmt: skip
     _write(out, model, opened, made)
     return made
