@@ -10,22 +10,12 @@ import numpy as np
 from polymodal.compare._figures import Figures, Judge
 from polymodal.compare._world import World, having
 from polymodal.evaluate import random_like
-from polymodal.types import Embeddings, MissingExtra, Record
-from polymodal.workflow.records import attributes_of
+from polymodal.tasks.lexical import Bm25, text_of
+from polymodal.types import Embeddings, MissingExtra
 
-__all__ = ["control_figures", "words_of"]
+__all__ = ["control_figures"]
 
 _VOCABULARY = 1500  # of the probe's sake; all words would make it slow
-_K1, _B = 1.2, 0.75  # BM25 as Robertson & Zaragoza 2009 recommend it
-
-
-def words_of(record: Record) -> str:
-    """Every text of a record, and the names and values of its attributes."""
-    texts = [value for value in record.values.values() if isinstance(value, str)]
-    for name, value in attributes_of(record).items():
-        values = value if isinstance(value, list) else [value]
-        texts += [f"{name} {one}" for one in values]
-    return " ".join(texts)
 
 
 def control_figures(world: World, names: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Figures]]:
@@ -37,14 +27,16 @@ def control_figures(world: World, names: Sequence[str], seeds: Sequence[int]) ->
     for seed in seeds:
         noise = [random_like(_empty(some), seed=seed * 2 + at) for at, some in enumerate((ids, known))]
         out["random vectors"].append(judge.figures(*noise))
-    texts, before = [words_of(r) for r in tested], [words_of(r) for r in learnt]
+    texts, before = [text_of(r) for r in tested], [text_of(r) for r in learnt]
     if any(texts) and any(before):
         counts, earlier, terms = _counted(texts, before)
         weighted = [_tfidf(part, earlier) for part in (counts, earlier)]
         vectors = [_as_vectors(some, part) for some, part in zip((ids, known), weighted, strict=True)]
         out["TF-IDF"] = [judge.figures(*vectors) | {"words": float(terms)}]
-        asked, corpus = _as_vectors(ids, np.minimum(counts, 1)), _as_vectors(ids, _bm25(counts, earlier))
-        out["BM25"] = [judge.figures(asked, corpus=corpus) | {"words": float(terms)}]
+        searched = Bm25(texts)
+        # the inner product of a unit vector and an item's scores is one score: BM25 as vectors, exactly
+        asked, corpus = _as_vectors(ids, np.eye(len(ids))), _as_vectors(ids, searched.scores(texts).T)
+        out["BM25"] = [judge.figures(asked, corpus=corpus) | {"words": float(len(searched.vocabulary))}]
     return out
 
 
@@ -72,11 +64,3 @@ def _tfidf(counts: Any, known: Any) -> Any:
     rare = 1 + np.log((1 + len(known)) / (1 + (known > 0).sum(0)))
     weighted = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0.0) * rare
     return weighted / np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-12)
-
-
-def _bm25(counts: Any, known: Any) -> Any:
-    """What a word of a query adds to each item's score. Words, lengths and rarity are those of the learnt items."""
-    often = (known > 0).sum(0)
-    rare = np.log(1 + (len(known) - often + 0.5) / (often + 0.5))
-    length = counts.sum(1, keepdims=True) / max(known.sum(1).mean(), 1e-12)
-    return rare * counts * (_K1 + 1) / (counts + _K1 * (1 - _B + _B * length))

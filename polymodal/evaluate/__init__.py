@@ -15,7 +15,7 @@ from polymodal.evaluate.explain import (
 )
 from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
 from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
-from polymodal.evaluate.relevance import Relevance, by_id, by_key, by_qrels
+from polymodal.evaluate.relevance import Keyed, Relevance, by_id, by_key, by_qrels
 from polymodal.evaluate.report import (
     Breakdown,
     Example,
@@ -26,7 +26,16 @@ from polymodal.evaluate.report import (
     read_curves,
     write_report,
 )
-from polymodal.evaluate.retrieval import Judged, Retrieval, judge_lists, measure, metric_names, retrieve
+from polymodal.evaluate.retrieval import (
+    Judged,
+    Retrieval,
+    judge,
+    judge_lists,
+    measure,
+    measure_lists,
+    metric_names,
+    retrieve,
+)
 from polymodal.evaluate.robustness import (
     Comparison,
     SubsetMatrix,
@@ -38,7 +47,8 @@ from polymodal.evaluate.robustness import (
     subset_scores,
 )
 from polymodal.evaluate.summary import Statement, statements
-from polymodal.evaluate.topk import rank_of, top_k
+from polymodal.evaluate.topk import Ties, rank_of, scored_top, top_k
+from polymodal.evaluate.trec import read_qrels, write_qrels, write_run
 from polymodal.evaluate.values import AS_IS, Subset, subset_name
 
 __all__ = [
@@ -55,6 +65,7 @@ __all__ = [
     "Headline",
     "Interval",
     "Judged",
+    "Keyed",
     "MeanWeights",
     "RankCorrelation",
     "Regression",
@@ -65,6 +76,7 @@ __all__ = [
     "Subset",
     "SubsetMatrix",
     "SubsetScore",
+    "Ties",
     "alignment",
     "ari",
     "breakdown",
@@ -79,6 +91,7 @@ __all__ = [
     "geometry",
     "interval",
     "intervals",
+    "judge",
     "judge_lists",
     "k_means",
     "knn_probe",
@@ -88,6 +101,7 @@ __all__ = [
     "mean_fusion",
     "mean_weights",
     "measure",
+    "measure_lists",
     "metric_names",
     "nmi",
     "paired",
@@ -95,8 +109,10 @@ __all__ = [
     "random_like",
     "rank_of",
     "read_curves",
+    "read_qrels",
     "retrieve",
     "ridge_probe",
+    "scored_top",
     "spearman",
     "statements",
     "subset_matrix",
@@ -104,5 +120,7 @@ __all__ = [
     "subset_scores",
     "top_k",
     "uniformity",
+    "write_qrels",
     "write_report",
+    "write_run",
 ]

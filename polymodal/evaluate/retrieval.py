@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from polymodal.evaluate.intervals import Floats, Interval, intervals
 from polymodal.evaluate.relevance import Relevance
-from polymodal.evaluate.topk import top_k
+from polymodal.evaluate.topk import Ties, top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings
 
@@ -24,12 +24,15 @@ __all__ = [
     "judge",
     "judge_lists",
     "measure",
+    "measure_lists",
     "metric_names",
     "retrieve",
 ]
 
 Ints = npt.NDArray[np.int64]
 AP = Literal["standard", "scale"]
+_PLACES = 1 << 22  # of ranked lists at a time
+_QUERIES = 4096
 KINDS = ("hit", "recall", "precision", "map", "mrr", "ndcg")
 
 
@@ -42,7 +45,8 @@ class Judged:
         listed: (Q,) length of each list, at most K.
         relevant: (Q,) number of right answers there are, the query not counted where it is excluded.
         annotated: (Q,) |P| of SCALE's released metric, see Relevance.
-        ideal: (Q, K) gains of the best possible list.
+        ideal: (Q, >= K) gains of the best possible list; as many as the largest cut of nDCG needs, where lists are
+            shorter than that.
     """
 
     gains: Floats
@@ -126,11 +130,14 @@ def _precision_sum(top: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _ndcg(judged: Judged, k: int) -> Floats:
-    width = min(k, judged.gains.shape[1])
-    discount = 1 / np.log2(np.arange(width) + 2)
-    best = judged.ideal[:, :width] @ discount
+    # the best list may be longer than ours: what a short list lacks is a loss
+    got, best = judged.gains[:, :k] @ _discount(judged.gains, k), judged.ideal[:, :k] @ _discount(judged.ideal, k)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(judged.gains[:, :width] @ discount / best, np.float64)
+        return np.asarray(got / best, np.float64)
+
+
+def _discount(gains: Floats, k: int) -> Floats:
+    return np.asarray(1 / np.log2(np.arange(min(k, gains.shape[1])) + 2), np.float64)
 
 
 def _scale(right: npt.NDArray[np.bool_], judged: Judged, kind: str, k: int) -> Floats:
@@ -149,12 +156,13 @@ def _parse(metric: str, length: int) -> tuple[str, int]:
     return kind, int(k) if at else max(length, 1)
 
 
-def judge(relevance: Relevance, queries: Ints, rows: Ints) -> Judged:
+def judge(relevance: Relevance, queries: Ints, rows: Ints, deepest: int = 0) -> Judged:
     """Ranked corpus rows of some queries, judged.
 
     Args:
         queries: (b,) query rows of `relevance`.
         rows: (b, K) corpus rows, best first, -1 after the end of a list.
+        deepest: the largest cut that will be asked for, where it is above K.
     """
     gains = relevance.gains(queries, rows)
     return Judged(
@@ -162,7 +170,7 @@ def judge(relevance: Relevance, queries: Ints, rows: Ints) -> Judged:
         np.asarray((rows >= 0).sum(1), np.int64),
         relevance.count[queries],
         relevance.annotated[queries],
-        relevance.ideal(queries, rows.shape[1]),
+        relevance.ideal(queries, max(rows.shape[1], deepest)),
     )
 
 
@@ -179,10 +187,11 @@ def judge_lists(
         annotated: |P| of SCALE's metric; len(right) where None.
     """
     longest = max([len(ids) for ids in lists], default=0)
-    gains, ideal = np.zeros((len(lists), longest)), np.zeros((len(lists), longest))
+    most = max([longest, *map(len, right)])
+    gains, ideal = np.zeros((len(lists), longest)), np.zeros((len(lists), most))
     for row, (ids, gain) in enumerate(zip(lists, right, strict=True)):
         gains[row, : len(ids)] = [gain.get(i, 0.0) for i in ids]
-        best = sorted(gain.values(), reverse=True)[:longest]
+        best = sorted(gain.values(), reverse=True)
         ideal[row, : len(best)] = best
     counts = np.asarray([len(g) for g in right], np.int64)
     labelled = counts if annotated is None else np.asarray(annotated, np.int64)
@@ -200,7 +209,7 @@ def retrieve(
     drop_query: Literal["before", "after"] = "before",
     resamples: int = 1000,
     seed: int = 0,
-    block: int = 512,
+    block: int | None = None,
 ) -> Retrieval:
     """Rank the corpus for every query, exactly, and measure.
 
@@ -211,30 +220,75 @@ def retrieve(
         drop_query: `after` takes the top `depth` first and then removes the query from its own list, which leaves
             depth - 1 answers: what SCALE's released code does.
         resamples: bootstrap resamples (95 % percentile interval); seed: of the bootstrap.
-        block: queries ranked at a time; memory grows with block x corpus.
+        block: queries ranked at a time; by default as many as keep four million places, whatever the corpus.
 
     Raises:
         BadInput: different widths, an empty corpus, an unknown metric.
     """
     wanted = len(corpus) if depth is None else depth
-    parts: list[list[Floats]] = []
-    for start in range(0, len(queries), block):
-        rows = np.arange(start, min(start + block, len(queries)))
+    step = block or max(1, _PLACES // max(min(wanted, len(corpus)), 1))
+    ties, parts = Ties.by(corpus.ids), [np.zeros((0, len(metrics)))]
+    for start in range(0, len(queries), step):
+        rows = np.arange(start, min(start + step, len(queries)))
         own = relevance.own[rows]
         exclude = own if drop_query == "before" else None
-        found, _ = top_k(queries.vectors[rows], corpus.vectors, wanted, ids=corpus.ids, exclude=exclude)
-        judged = judge(relevance, rows, found if exclude is not None else _remove(found, own))
-        parts.append([measure(judged, metric, ap) for metric in metrics])
-    columns = np.concatenate([np.stack(p, 1) for p in parts]) if parts else np.zeros((0, len(metrics)))
+        found, _ = top_k(queries.vectors[rows], corpus.vectors, wanted, ids=ties, exclude=exclude)
+        parts.append(_columns(relevance, rows, found if exclude is not None else _remove(found, own), metrics, ap))
+    columns = np.concatenate(parts)
+    return _summary(queries.ids, len(corpus), relevance, metrics, columns, resamples, seed)
+
+
+def measure_lists(
+    queries: Sequence[str],
+    corpus: int,
+    rows: Ints,
+    relevance: Relevance,
+    *,
+    metrics: Sequence[str] = metric_names(),
+    ap: AP = "standard",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Retrieval:
+    """`retrieve` for lists that something else ranked.
+
+    Args:
+        queries: Q ids. corpus: C, how many items were searched.
+        rows: (Q, K) corpus rows, best first, the query itself (`relevance.own`) left out, -1 after the end of a list.
+
+    Raises:
+        BadInput: an unknown metric.
+    """
+    parts = [np.zeros((0, len(metrics)))]
+    for start in range(0, len(queries), _QUERIES):
+        some = np.arange(start, min(start + _QUERIES, len(queries)))
+        parts.append(_columns(relevance, some, rows[some], metrics, ap))
+    return _summary(tuple(queries), corpus, relevance, metrics, np.concatenate(parts), resamples, seed)
+
+
+def _columns(relevance: Relevance, queries: Ints, rows: Ints, metrics: Sequence[str], ap: AP) -> Floats:
+    """(b, metrics) values of some queries."""
+    judged = judge(relevance, queries, rows, max(_parse(metric, 0)[1] for metric in metrics))
+    return np.stack([measure(judged, metric, ap) for metric in metrics], 1)
+
+
+def _summary(
+    queries: tuple[str, ...],
+    corpus: int,
+    relevance: Relevance,
+    metrics: Sequence[str],
+    columns: Floats,
+    resamples: int,
+    seed: int,
+) -> Retrieval:
     figures = intervals(columns, resamples=resamples, seed=seed)
     return Retrieval(
         len(queries),
-        len(corpus),
+        corpus,
         int((relevance.count == 0).sum()),
         dict(zip(metrics, figures, strict=True)),
-        {name: value for name in metrics if (value := chance(name, relevance, len(corpus))) is not None},
+        {name: value for name in metrics if (value := chance(name, relevance, corpus)) is not None},
         {name: columns[:, i] for i, name in enumerate(metrics)},
-        queries.ids,
+        queries,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polymodal.catalogue.attributes import attributes_of
 from polymodal.catalogue.rows import Rows
 from polymodal.catalogue.shards import Shards
 from polymodal.config import nearest
@@ -102,25 +103,3 @@ def title_of(record: Record) -> str:
     """The first line of the first text of a record; "" where there is none."""
     texts = [value for value in record.values.values() if isinstance(value, str)]
     return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
-
-
-def attributes_of(record: Record) -> dict[str, Any]:
-    """Name -> value of every pair that the record has, a list where a name has several."""
-    out: dict[str, Any] = {}
-    for value in record.values.values():
-        for name, content in _pairs(value):
-            before = out.get(name)
-            out[name] = (
-                content if before is None else [*before, content] if isinstance(before, list) else [before, content]
-            )
-    return out
-
-
-def _pairs(value: Any) -> Sequence[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if isinstance(value, (tuple, list)) and all(
-        isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) for p in value
-    ):
-        return [(name, content) for name, content in value]
-    return []

@@ -28,10 +28,12 @@ COMMANDS = (
     "index",
     "prepare",
     "recipes",
+    "retrieve",
     "search",
     "serve",
     "similar",
     "train",
+    "tune-matcher",
     "version",
 )
 

@@ -1,0 +1,117 @@
+"""Exact search of M5Product's size in bounded memory: CPU seconds, operations and peak memory, and whether it is right.
+
+    python benchmarks/topk_memory.py                                   # 24,000 queries, 1,200,000 items, width 128
+    python benchmarks/topk_memory.py --width 768 --queries 1000 --map /tmp/corpus.f32
+
+Vectors are generated block by block, or lie in a float32 memory map (`--map`, made and removed here): memory never
+holds all of them. The queries are items of the corpus, and never their own answer. Two things are checked: the lists of
+a few queries against a plain sort of all their scores, and those of more queries against blocks of another size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polymodal.evaluate import top_k
+
+ROWS = 8192  # of one generated block
+SORTED, COMPARED = 20, 512  # queries checked against a plain sort, and against other blocks
+
+
+def block(number: int, rows: int, width: int) -> np.ndarray:
+    """Unit vectors around 1,000 centres, so that neighbours are near, and every fiftieth a copy, so that scores tie."""
+    random = np.random.default_rng([7, number])
+    centres = np.random.default_rng(7).standard_normal((1000, width), np.float32)
+    x = centres[random.integers(0, 1000, rows)] + random.standard_normal((rows, width), np.float32)
+    x[::50] = centres[: len(x[::50])]
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def blocks(items: int, width: int) -> Iterator[np.ndarray]:
+    """The corpus, one block after the other."""
+    for number, start in enumerate(range(0, items, ROWS)):
+        yield block(number, min(ROWS, items - start), width)
+
+
+def corpus_of(options: argparse.Namespace) -> Any:
+    """What `top_k` is given: a fresh iterator, or the memory map."""
+    if options.map is None:
+        return blocks(options.items, options.width)
+    return np.memmap(options.map, np.float32, "r", shape=(options.items, options.width))
+
+
+def write_map(options: argparse.Namespace) -> None:
+    """The corpus as a file."""
+    with options.map.open("wb") as file:
+        for part in blocks(options.items, options.width):
+            file.write(part.tobytes())
+
+
+def plainly(queries: np.ndarray, own: np.ndarray, ids: list[str], options: argparse.Namespace) -> list[list[int]]:
+    """The lists of a few queries by sorting all their scores and ids."""
+    left, out = queries.astype(np.float64), []
+    parts = blocks(options.items, options.width)
+    scores = np.concatenate([(left @ part.T.astype(np.float64)).astype(np.float32) for part in parts], 1)
+    for row, itself in zip(scores, own.tolist(), strict=True):
+        row[itself] = -np.inf
+        near = np.flatnonzero(row >= np.partition(row, -options.k)[-options.k])
+        out.append(sorted(near.tolist(), key=lambda item, row=row: (-row[item], ids[item]))[: options.k])
+    return out
+
+
+def peak() -> float:
+    """Peak resident memory of this process so far, MB; pages of a memory map count."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def main() -> None:
+    """Search, check, print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=24_000)
+    parser.add_argument("--items", type=int, default=1_200_000)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("-k", type=int, default=100)
+    parser.add_argument("--map", type=Path)
+    options = parser.parse_args()
+    parts = blocks(options.items, options.width)
+    queries = np.concatenate([next(parts) for _ in range(-(-options.queries // ROWS))])[: options.queries]
+    # ids in another order than the rows, as a catalogue's may be
+    ids = [f"item{row * 7919 % options.items:07d}-{row}" for row in range(options.items)]
+    if options.map is not None:
+        write_map(options)
+    own = np.arange(len(queries))
+    before, start, clock = peak(), time.process_time(), time.monotonic()
+    rows, scores = top_k(queries, corpus_of(options), options.k, ids=ids, exclude=own)
+    cpu, wall, after = time.process_time() - start, time.monotonic() - clock, peak()
+    some = np.linspace(0, len(queries) - 1, SORTED).astype(int)
+    plain = plainly(queries[some], own[some], ids, options)
+    right = sum(one == other for one, other in zip(plain, rows[some].tolist(), strict=True))
+    few = slice(0, min(COMPARED, len(queries)))
+    again, same = top_k(queries[few], corpus_of(options), options.k, ids=ids, exclude=own[few], blocks=(100, 3000))
+    operations = 2 * len(queries) * options.items * options.width
+    if options.map is not None:
+        options.map.unlink()
+    found = {
+        "queries": len(queries), "items": options.items, "width": options.width, "k": options.k,
+        "corpus": "generated by block" if options.map is None else "memory map",
+        "corpus MB": round(options.items * options.width * 4 / 1e6, 1),
+        "CPU seconds": round(cpu, 1), "wall seconds": round(wall, 1),
+        "TFLOP": round(operations / 1e12, 3), "GFLOP/s of CPU": round(operations / cpu / 1e9, 1),
+        "peak MB before": before, "peak MB": after,
+        "lists equal to a plain sort": f"{right} of {SORTED}",
+        "lists equal at other blocks": f"{int((again == rows[few]).all(1).sum())} of {len(again)}",
+        "scores equal at other blocks": f"{int((same == scores[few]).all(1).sum())} of {len(again)}",
+    }  # fmt: skip
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
