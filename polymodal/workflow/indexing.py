@@ -126,7 +126,13 @@ def _cards(
         attributes[record.id] = found
         media = list(_files(record) if show is None else _pictures(record, show))
         shown.append(len(media))
-        yield {"id": record.id, "title": title_of(record), "attributes": found, "media": media}
+        yield {
+            "id": record.id,
+            "group": record.group,
+            "title": title_of(record),
+            "attributes": found,
+            "media": media,
+        }
 
 
 def _files(record: Record) -> Iterator[Mapping[str, Any]]:

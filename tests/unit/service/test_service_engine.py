@@ -12,6 +12,7 @@ import pytest
 
 from polymodal.index import UnknownId, create_index
 from polymodal.service import Cards, Engine, write_cards
+from polymodal.tasks.recommend import Wanted
 from polymodal.types import BadInput, Embeddings, MediaError, ModelMismatch, Record
 
 WIDTH = 64
@@ -80,11 +81,11 @@ def test_similar_leaves_the_items_out_and_takes_their_middle() -> None:
 
 def test_recommend_weighs_what_was_seen_twice() -> None:
     it = engine()
-    once, twice = it.recommend(["a", "d"], 9), it.recommend(["a", "a", "a", "d"], 9)
+    once, twice = it.recommend(["a", "d"], Wanted(9)), it.recommend(["a", "a", "a", "d"], Wanted(9))
     score = {hit.id: hit.score for hit in once}
     assert next(hit.score for hit in twice if hit.id == "b") > score["b"]
     with pytest.raises(BadInput, match="at least one id"):
-        it.recommend([], 3)
+        it.recommend([], Wanted(3))
 
 
 def test_items_that_cancel_out_are_refused() -> None:
