@@ -180,6 +180,11 @@ class Cards:
     def __len__(self) -> int:
         return len(self._at)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All that have a card."""
+        return tuple(self._at)
+
     def card(self, name: str) -> Card | None:
         """The card of an id, or None."""
         row = self._at.get(name)
