@@ -73,6 +73,8 @@ def recommend(
         "audio": [audio] if audio else [],
         "video": [video] if video else [],
     }
+    if topic is not None and not topic.strip():
+        raise BadInput("--topic", "some words", repr(topic))
     asked = topic is not None or any(files.values()) or bool(attr) or bool(query)
     if asked == (history is not None):
         raise BadInput("recommend", "--topic (or another part of one) or --history", "both" if asked else "neither")

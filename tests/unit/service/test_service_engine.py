@@ -185,3 +185,24 @@ def test_an_item_without_a_card_shows_its_attributes(cards: Cards) -> None:
         it.card("nobody")
     with pytest.raises(MediaError, match="missing"):
         engine().media("a", 0)
+
+
+def test_a_topic_is_a_record_and_a_list_has_one_of_each_group(cards: Cards) -> None:
+    class Grouped(Cards):
+        def groups(self, ids):
+            return ["shirts" if name in "bc" else None for name in ids]
+
+    it = engine(cards)
+    assert [one.id for one in it.recommend(Record("t", {"text": "red shirt"}), Wanted(4))][:2] == ["b", "a"]
+    cards.__class__ = Grouped
+    it = engine(cards)
+    found = it.recommend(Record("t", {"text": "red shirt"}), Wanted(4))
+    assert [one.id for one in found if one.id in "bc"] == ["b"]
+    assert found[0].group == "shirts"
+    assert {one.id for one in it.recommend(["c"], Wanted(4))} == {"a", "d"}
+    with pytest.raises(BadInput, match="Did you mean 'image'"):
+        it.recommend(Record("t", {"imagee": b"x"}), Wanted(2))
+    with pytest.raises(BadInput, match="topic: expected at least one of"):
+        it.recommend(Record("t", {}), Wanted(2))
+    with pytest.raises(UnknownId, match="nobody"):
+        it.recommend(["a", "nobody"], Wanted(2))
