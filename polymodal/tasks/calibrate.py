@@ -43,7 +43,7 @@ class Platt:
             if np.abs(gradient).max() < 1e-9 * len(s):
                 break
             hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2)
-            w = _descend(w, np.linalg.solve(hessian, gradient), x, target)
+            w = _descend(w, np.asarray(np.linalg.solve(hessian, gradient), np.float64), x, target)
         return cls(float(w[0] / spread), float(w[1] - w[0] * middle / spread))
 
     def __call__(self, scores: npt.ArrayLike) -> Floats:

@@ -200,7 +200,7 @@ def recency(length: int, half_life: float) -> Floats:
     return np.asarray(0.5 ** (np.arange(length)[::-1] / half_life), np.float64)
 
 
-def middle(vectors: npt.NDArray[np.floating], weights: npt.ArrayLike | None = None) -> Vectors:
+def middle(vectors: npt.NDArray[np.floating], weights: Floats | None = None) -> Vectors:
     """The direction of the (weighted) mean, (1, E) of length 1. Raises BadInput where the vectors cancel out."""
     mean = np.average(vectors.astype(np.float64), axis=0, weights=weights)[None]
     length = float(np.linalg.norm(mean))
@@ -293,16 +293,17 @@ class Recommender:
     ) -> list[Hit]:
         """The pool: by falling score one hit of each group, none of what was seen; `ask` grows until it is full."""
         need = max(wanted.pool, wanted.k)
+        weights = np.ones(len(queries)) if factors is None else factors
         barred = set(self._keys(seen)) | {("id", name) for name in seen}
         ask = need + len(seen)
         while True:
-            hits = self._search(queries, ask, where, factors)
+            hits = self._search(queries, ask, where, weights)
             kept = self._distinct(hits, barred)
             if len(kept) >= need or len(hits) < ask:
                 return kept[:need]
             ask *= 2
 
-    def _search(self, queries: Vectors, ask: int, where: Where | None, factors: Floats | None) -> list[Hit]:
+    def _search(self, queries: Vectors, ask: int, where: Where | None, weights: Floats) -> list[Hit]:
         lists = self.index.search(queries, ask, where)
         if len(lists) == 1:
             return lists[0]
@@ -310,7 +311,7 @@ class Recommender:
         found = {hit.id: hit for hits in lists for hit in hits}
         if not found:
             return []
-        scores = (self.index.get(found).vectors.astype(np.float64) @ queries.T.astype(np.float64)) * factors
+        scores = (self.index.get(found).vectors.astype(np.float64) @ queries.T.astype(np.float64)) * weights
         best = zip(found.values(), scores.max(1).tolist(), strict=True)
         ranked = sorted((Hit(hit.id, score, hit.attributes) for hit, score in best), key=lambda h: (-h.score, h.id))
         return ranked[:ask]

@@ -121,7 +121,8 @@ def shuffled(case: Case, catalogue: Sequence[str], seed: int) -> list[str]:
 
 def shortlist(ranked: Sequence[str], key: Key, history: Sequence[str], k: int) -> list[str]:
     """The first k of a ranking, one of each group and nothing of the history's: what every method is held to."""
-    taken, out = {key(name) for name in history}, []
+    taken = {key(name) for name in history}
+    out: list[str] = []
     for name in ranked:
         if len(out) == k:
             break

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from polymodal.evaluate.values import Result
 from polymodal.service import Cards, Engine
 from polymodal.tasks.calibrate import Calibrator
-from polymodal.tasks.recommend import Blend, Recommended, Rerank, Wanted, check_topic
+from polymodal.tasks.recommend import Blend, Judge, Recommended, Rerank, Wanted, check_topic
 from polymodal.tasks.recommend_eval import (
     Calibrated,
     Case,
@@ -85,6 +86,27 @@ class RecommendEvalResult:
         }
 
 
+class _Remembering:
+    """A judge that is asked for a pool once: the lists of a case differ in what is made of the same scores."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._said: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
+
+    def pairs(
+        self,
+        queries: Sequence[Record],
+        candidates: Sequence[Record],
+        left: npt.NDArray[np.int64],
+        right: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        """As the judge says."""
+        asked = tuple(record.id for record in (*queries, *candidates))
+        if asked not in self._said:
+            self._said[asked] = self._judge.pairs(queries, candidates, left, right)
+        return self._said[asked]
+
+
 @dataclass
 class _World:
     """What the lists are made of."""
@@ -100,7 +122,7 @@ class _World:
     resamples: int
     notes: list[str]
     say: Progress
-    head: Any = None
+    head: Judge | None = None
 
     @property
     def deep(self) -> Wanted:
@@ -151,7 +173,8 @@ def evaluate_recommendations(
     if labels:
         chosen = {name: world.labels[name] for name in labels}
         found |= cases_of_labels(chosen, world.ids, world.key, modalities, seed)
-    sections, fitted = [], {}
+    sections: list[Section] = []
+    fitted: dict[str, Calibrator] = {}
     for kind, cases in found.items():
         section, calibrators = _section(world, kind, cases)
         sections.append(section)
@@ -181,8 +204,10 @@ def _open(
     world = _World(
         engine, ids, engine.index.get(ids), records, label_columns(rows), key, wanted, seed, resamples, [], say
     )
-    world.head = judge_of(engine)
-    if world.head is None:
+    head = judge_of(engine)
+    if head is not None:
+        world.head = _Remembering(head)
+    else:
         world.notes.append("The model has no matching head: nothing is ranked again.")
     return world
 
@@ -191,7 +216,8 @@ def _section(world: _World, kind: Kind, cases: Sequence[Case]) -> tuple[Section,
     usable, topics = _askable(world, cases)
     fit, measured = halves(usable, world.seed)
     by_history = measured[0].topic is None
-    ways = _history_ways(world) if by_history else _topic_ways(world, topics)
+    several = any(len(case.history) > 1 for case in measured)
+    ways = _history_ways(world, several) if by_history else _topic_ways(world, topics)
     lists: Lists = {}
     for name, way in ways.items():
         lists[name] = []
@@ -254,7 +280,8 @@ def _askable(world: _World, cases: Sequence[Case]) -> tuple[list[Case], dict[str
 Way = Callable[[Case, Wanted], list[Recommended]]
 
 
-def _history_ways(world: _World) -> dict[str, Way]:
+def _history_ways(world: _World, several: bool) -> dict[str, Way]:
+    """The ways of blending differ where some history has `several` items."""
     recommender = world.engine.recommender
 
     def way(blend: Blend, diversity: float, half_life: float = 5.0) -> Way:
@@ -262,12 +289,9 @@ def _history_ways(world: _World) -> dict[str, Way]:
             case.history, replace(wanted, diversity=diversity), blend=blend, half_life=half_life
         )
 
-    return {
-        "mean": way("mean", 0.0),
-        "mean, all alike": way("mean", 0.0, float("inf")),
-        "max": way("max", 0.0),
-        f"mean, MMR {world.wanted.diversity:g}": way("mean", world.wanted.diversity),
-    }
+    blends = {"mean, all alike": way("mean", 0.0, float("inf")), "max": way("max", 0.0)} if several else {}
+    diverse = {f"mean, MMR {world.wanted.diversity:g}": way("mean", world.wanted.diversity)}
+    return {"mean": way("mean", 0.0), **blends, **diverse}
 
 
 def _topic_ways(world: _World, topics: Mapping[str, Embeddings]) -> dict[str, Way]:
@@ -278,7 +302,7 @@ def _topic_ways(world: _World, topics: Mapping[str, Embeddings]) -> dict[str, Wa
             asked = topics[case.name]
             name = asked.ids[0]
             queries = {name: case.topic} if case.topic is not None else {}
-            rerank = Rerank(world.head, queries, world.records) if again else None
+            rerank = Rerank(world.head, queries, world.records) if again and world.head is not None else None
             return recommender.for_topics(asked, replace(wanted, diversity=diversity), rerank=rerank)[0]
 
         return recommend

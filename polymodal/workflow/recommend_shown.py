@@ -29,7 +29,7 @@ def recommend_text(result: RecommendResult) -> RenderableType:
     for item in result.items:
         attributes = "  ".join(f"{name}={short_text(value)}" for name, value in item["attributes"].items())
         title = Text(item["title"]) if item["title"] else Text("(no title)", style="dim italic")
-        cells = [str(item["rank"]), score_text(item["score"])]
+        cells: list[str | Text] = [str(item["rank"]), score_text(item["score"])]
         if likely:
             cells.append("-" if item["probability"] is None else f"{item['probability']:.2f}")
         cells += [Text(item["id"]), Text(item["group"] or "-", style="dim"), title, Text(attributes)]

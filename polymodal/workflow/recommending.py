@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polymodal.service import Cards, Engine
-from polymodal.tasks.recommend import Blend, Recommended, Rerank, Wanted, check_topic
+from polymodal.tasks.recommend import Blend, Judge, Recommended, Rerank, Wanted, check_topic
 from polymodal.types import BadInput, Embeddings, MediaError, Record
 from polymodal.workflow.indexing import data_of_index
 from polymodal.workflow.searching import kinds_of, make_query, open_engine, open_without_model, parse_where, shown_query
@@ -274,7 +274,7 @@ def _apart(members: Sequence[set[str]], everything: Sequence[set[str]], most: in
     return ", ".join(best) or f"{len(members)} items"
 
 
-def judge_of(engine: Engine) -> Any:
+def judge_of(engine: Engine) -> Judge | None:
     """The Matcher of the engine's model, None where it has no matching head."""
     from polymodal.embed import Embedder
     from polymodal.match import Matcher

@@ -220,10 +220,10 @@ def table(path: Path, **columns: list) -> Path:
 
 
 def test_a_table_says_by_its_columns_what_it_is(tmp_path: Path) -> None:
-    links = table(tmp_path / "l.parquet", group_id=["g000", "g000", "g001", "gone"], linked_group_id=["g003", "g000", "none", "g001"])  # fmt: skip
+    links = table(tmp_path / "l.parquet", group_id=["g000", "g000", "g001", "gone"], linked_group_id=["g003", "g000", "none", "g001"])  # fmt: skip  # noqa: E501
     kind, [case] = cases_of_file(links, IDS, group_of, TEXT)
     assert (kind, case.history, case.right) == ("links", ("i000",), {"i006", "i007"})
-    seen = table(tmp_path / "h.parquet", user=["u", "v", "u", "u", "w", "v"], id=["i000", "i002", "i010", "i020", "i030", "i003"])  # fmt: skip
+    seen = table(tmp_path / "h.parquet", user=["u", "v", "u", "u", "w", "v"], id=["i000", "i002", "i010", "i020", "i030", "i003"])  # fmt: skip  # noqa: E501
     kind, [case] = cases_of_file(seen, IDS, group_of, TEXT)
     # v's last item is of the group of the one before, w has but one
     assert (kind, case.name, case.history, case.right) == ("histories", "u", ("i000", "i010"), {"i020"})
@@ -285,6 +285,8 @@ def test_links_are_measured_with_the_matching_head_left_out(own_index: Path, tmp
     found = evaluate_recommendations(own_index, pairs, Wanted(5, pool=20), resamples=20)
     [section] = found.sections
     assert section.kind == "links"
+    # histories of one item have nothing to blend
+    assert [m.name for m in section.methods][:2] == ["mean", "mean, MMR 0"]
     assert found.written is None
     assert not (own_index / FILE).exists()
 
