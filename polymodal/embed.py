@@ -109,6 +109,12 @@ class Embedder:
                 blocks.append(item.z.float().cpu().numpy())
         return self._join([record.id for record in records], blocks)
 
+    def unknown(self, record: Record) -> tuple[str, ...]:
+        """The record's modalities of which no part was seen in training, such as a text in a script the catalogue does
+        not have: its vector means nothing. Raises MediaError for a cell that cannot be decoded."""
+        modalities = {name: self.network.modality(name) for name in record.values if name in self.modalities}
+        return tuple(name for name, m in modalities.items() if not m.knows(m.decode(record.values[name])))
+
     def vectors(
         self,
         records: Iterable[Record],

@@ -105,6 +105,10 @@ class Modality(nn.Module, ABC):
     def preprocess(self, value: Any) -> Fields:
         """Fields of N >= 1 tokens, each (N, ...); N = 0 is an empty cell, the same as an absent one."""
 
+    def knows(self, value: Any) -> bool:
+        """Whether any part of a decoded value was there when the modality was fitted; True where that says nothing."""
+        return True
+
     @abstractmethod
     def blank(self) -> Fields:
         """Fields of the cell that zero imputation would attend (a black picture, silence): the control's, only."""

@@ -161,6 +161,18 @@ class Pieces(Symbols):
         ids = [RESERVED + number for number in encoding.ids[:limit]]
         return ids, [word or 0 for word in encoding.word_ids[:limit]]
 
+    def known(self, text: str, limit: int) -> bool:
+        """Whether any piece is a whole word of one character, or more than one byte of a longer word.
+
+        Nothing is unknown to bytes, so what the catalogue never had shows as words that fell into single ones.
+        """
+        ids, words = self.encode(text, limit)
+        for at, number in enumerate(ids):
+            piece, alone = self.decode([number]), words.count(words[at]) == 1
+            if any(c.isalnum() for c in piece) and (alone or len(piece.encode()) > 1):
+                return True
+        return False
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some pieces, joined; reserved ids and broken bytes say nothing."""
         names = [self._tokenizer.id_to_token(i - RESERVED) for i in ids if i >= RESERVED]
@@ -215,6 +227,12 @@ class WordPieces(Symbols):
         ids, words = encoding.ids[:room], [1 + (word or 0) for word in encoding.word_ids[:room]]
         last = words[-1] + 1 if words else 1
         return [self.marks["cls"], *ids, self.marks["sep"]], [0, *words, last]
+
+    def known(self, text: str, limit: int) -> bool:
+        """Whether any piece is a letter or more, and not [UNK]."""
+        unknown = self._tokenizer.token_to_id("[UNK]")
+        ids = [number for number in self.encode(text, limit)[0] if number != unknown]
+        return any(c.isalnum() for c in self.decode(ids))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some pieces, joined; marks say nothing."""

@@ -140,6 +140,10 @@ class Text(Modality):
         unit = word if self.config.words_as_unit else position
         return {"id": torch.tensor(ids, dtype=torch.long), "position": position, "start": start, "unit": unit}
 
+    def knows(self, value: str) -> bool:
+        """Whether any word of it is made of more than single bytes (of more than [UNK])."""
+        return self.pieces.known(value, self.config.max_tokens)
+
     def example(self, seed: int) -> str:
         """Three to nine words of a small vocabulary."""
         words = ("red", "shoe", "large", "cotton", "lamp", "blue", "vase", "Schuh", "红色", "鞋子", "chair", "soft")

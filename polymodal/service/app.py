@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,13 +16,16 @@ from polymodal.service.schemas import (
     ItemOut,
     Limits,
     ModalityOut,
+    Recommendations,
+    RecommendedOut,
     ResultOut,
     Results,
     input_of,
-    parse_json,
+    recommend_body,
     search_body,
 )
-from polymodal.types import BadInput, Hit, MediaError, MissingExtra, Record, Where
+from polymodal.tasks.recommend import Recommended
+from polymodal.types import BadInput, Hit, MediaError, MissingExtra, Record
 
 try:
     import anyio
@@ -31,10 +35,12 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse, Response
     from fastapi.staticfiles import StaticFiles
-    from starlette.datastructures import FormData, MutableHeaders, UploadFile
+    from starlette.datastructures import FormData, MutableHeaders
     from starlette.exceptions import HTTPException
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from polymodal.service.forms import Form
 except ImportError as missing:
     raise MissingExtra(missing.name or "fastapi", "serve") from None
 
@@ -43,8 +49,6 @@ from polymodal.index import UnknownId
 __all__ = ["Limits", "create_app", "serve"]
 
 PAGE = Path(__file__).parent / "page"
-DEFAULT_K = 24
-_RESERVED = ("k", "where")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
@@ -134,89 +138,6 @@ def _unexpected(_: Request, error: Exception) -> Response:
     return _error(500, ErrorOut(message=f"an error on our side ({type(error).__name__}); the log has the details"))
 
 
-class _Form:
-    """A search form as a query."""
-
-    def __init__(self, modalities: list[ModalityOut], limits: Limits) -> None:
-        self._modalities = {one.name: one for one in modalities}
-        self._limits = limits
-        for name in _RESERVED:
-            if name in self._modalities:
-                raise BadInput("modalities", f"names other than {', '.join(_RESERVED)}", repr(name), "Rename it.")
-
-    async def read(self, form: FormData) -> tuple[Record, int, Where | None]:
-        values: dict[str, Any] = {}
-        for name in dict.fromkeys(form.keys()):
-            if name in _RESERVED:
-                continue
-            if name not in self._modalities:
-                known = ", ".join([*self._modalities, *_RESERVED])
-                raise BadInput("form", f"one of the fields {known}", repr(name))
-            value = await self._value(self._modalities[name], form.getlist(name))
-            if value is not None:
-                values[name] = value
-        where = self._text(form, "where")
-        return Record("query", values), self.k(self._text(form, "k")), self.where(where)
-
-    async def _value(self, one: ModalityOut, given: list[UploadFile | str]) -> Any:
-        if one.entry == "file":
-            return await self._files(one, given)
-        if len(given) > 1 or not isinstance(given[0], str):
-            raise BadInput(one.name, "one text field", f"{len(given)} fields or a file")
-        text = given[0].strip()
-        self._check_length(one.name, text)
-        if one.entry == "text" or not text:
-            return text or None
-        expected = 'an object {"name": value} or a list of pairs' if one.entry == "pairs" else "a list of numbers"
-        value = parse_json(one.name, text, expected)
-        if not isinstance(value, list) and not (one.entry == "pairs" and isinstance(value, dict)):
-            raise BadInput(one.name, expected, text)
-        return value or None
-
-    async def _files(self, one: ModalityOut, given: list[UploadFile | str]) -> Any:
-        uploads = [item for item in given if isinstance(item, UploadFile)]
-        if len(uploads) < len([item for item in given if item]):
-            raise BadInput(one.name, "a file", "text", f"Send it as an upload ({one.accept}).")
-        files = [await upload.read() for upload in uploads if upload.filename or upload.size]
-        if not files:
-            return None
-        if b"" in files:
-            raise MediaError("empty", one.name)
-        if len(files) > 1 and not one.many:
-            raise BadInput(one.name, "one file", f"{len(files)} files")
-        return files if len(files) > 1 else files[0]
-
-    def _check_length(self, name: str, text: str) -> None:
-        if len(text) > self._limits.max_text:
-            raise BadInput(name, f"at most {self._limits.max_text:,} characters", f"{len(text):,} characters")
-
-    @staticmethod
-    def _text(form: FormData, name: str) -> str | None:
-        value = form.get(name)
-        if value is not None and not isinstance(value, str):
-            raise BadInput(name, "a text field", "a file")
-        return value or None
-
-    def k(self, text: str | int | None) -> int:
-        """How many results are asked for; never more than the limit."""
-        if text is None:
-            return min(DEFAULT_K, self._limits.max_k)
-        number = int(text) if str(text).isascii() and str(text).isdigit() and len(str(text)) < 10 else 0
-        if not 1 <= number <= self._limits.max_k:
-            raise BadInput("k", f"a whole number from 1 to {self._limits.max_k}", repr(text))
-        return number
-
-    def where(self, text: str | None) -> Where | None:
-        """A filter from its JSON; the index checks what it says."""
-        if text is None:
-            return None
-        self._check_length("where", text)
-        value = parse_json("where", text, "an object of attribute -> value")
-        if not isinstance(value, dict):
-            raise BadInput("where", "an object of attribute -> value", text)
-        return value or None
-
-
 def create_app(engine: Engine, limits: Limits | None = None) -> FastAPI:
     """The service over an engine.
 
@@ -229,7 +150,7 @@ def create_app(engine: Engine, limits: Limits | None = None) -> FastAPI:
     """
     limits = limits or Limits()
     modalities = [input_of(name, kind) for name, kind in engine.modalities.items()]
-    form = _Form(modalities, limits)
+    form = Form(modalities, limits)
     # no interactive documentation: its scripts come from elsewhere
     app = FastAPI(title="polymodal", description="Search by any mix of modalities.", docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(limits.hosts))
@@ -276,6 +197,7 @@ _SEARCH_ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorOut, "description": "A file cannot be decoded, and why"},
     503: {"model": ErrorOut, "description": "Too many searches are waiting"},
 }
+_RECOMMEND_ERRORS = {**_SEARCH_ERRORS, 404: {"model": ErrorOut, "description": "An item of the history is unknown"}}
 _ITEM_ERRORS: dict[int | str, dict[str, Any]] = {
     **_ERRORS,
     404: {"model": ErrorOut, "description": "No such item"},
@@ -288,8 +210,18 @@ def _results(engine: Engine, hits: list[Hit], used: list[str]) -> Results:
     return Results(used=used, results=[ResultOut.found(hit, card) for hit, card in zip(hits, cards, strict=True)])
 
 
-def _add_search(app: FastAPI, engine: Engine, form: _Form, limits: Limits, modalities: list[ModalityOut]) -> None:
+def _recommended(engine: Engine, found: list[Recommended], used: list[str]) -> Recommendations:
+    cards = engine.cards([Hit(one.id, one.score, one.attributes) for one in found])
+    listed = [RecommendedOut.found(one, card) for one, card in zip(found, cards, strict=True)]
+    return Recommendations(used=used, results=listed)
+
+
+def _add_search(app: FastAPI, engine: Engine, form: Form, limits: Limits, modalities: list[ModalityOut]) -> None:
     run = _worker(limits)
+
+    def _sent(request: Request) -> AbstractAsyncContextManager[FormData]:
+        fields = len(modalities) + form.others
+        return request.form(max_files=limits.max_files, max_fields=fields + limits.max_files)
 
     @app.get("/api/health")
     async def health() -> Health:
@@ -313,15 +245,23 @@ def _add_search(app: FastAPI, engine: Engine, form: _Form, limits: Limits, modal
     @app.post("/api/search", responses=_SEARCH_ERRORS, openapi_extra=search_body(modalities, limits))
     async def search(request: Request) -> Results:
         """The nearest items to any mix of modalities."""
-        fields = len(modalities) + len(_RESERVED)
-        async with request.form(max_files=limits.max_files, max_fields=fields + limits.max_files) as data:
+        async with _sent(request) as data:
             record, k, where = await form.read(data)
         used = list(record.values)
         results: Results = await run(lambda: _results(engine, engine.search(record, k, where), used))
         return results
 
+    @app.post("/api/recommend", responses=_RECOMMEND_ERRORS, openapi_extra=recommend_body(modalities, limits))
+    async def recommend(request: Request) -> Recommendations:
+        """A list for a topic (any mix of modalities) or a history (ids): one item of a group, as diverse as asked."""
+        async with _sent(request) as data:
+            asked, wanted, where = await form.read_wish(data)
+        used = list(asked.values) if isinstance(asked, Record) else ["history"]
+        found: Recommendations = await run(lambda: _recommended(engine, engine.recommend(asked, wanted, where), used))
+        return found
 
-def _add_items(app: FastAPI, engine: Engine, form: _Form, run: Worker) -> None:
+
+def _add_items(app: FastAPI, engine: Engine, form: Form, run: Worker) -> None:
     @app.get("/api/similar/{name:path}", responses=_ITEM_ERRORS)
     async def similar(
         name: str,

@@ -21,7 +21,7 @@ __all__ = ["Card", "CardMedia", "Cards", "MediaFile", "content_type", "write_car
 FILE = "cards.parquet"
 STORED = "media"
 _BATCH = 1000
-_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "attributes", "media")])
+_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "group", "title", "attributes", "media")])
 # what browsers show, by first bytes: (offset, bytes, type). Never by name: a page named .jpg must not become a page
 _MAGIC = (
     (0, b"\xff\xd8\xff", "image/jpeg"),
@@ -55,12 +55,14 @@ class CardMedia:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a result shows: a title, attributes (JSON values), and its media in the order of the catalogue."""
+    """What a result shows: a title, attributes (JSON values), and its media in the order of the catalogue; and the
+    group of the item, None where it has none."""
 
     id: str
     title: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     media: tuple[CardMedia, ...] = ()
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ def write_cards(directory: Path, rows: Iterable[Mapping[str, Any]], media_root: 
 
     Args:
         directory: the index directory.
-        rows: mappings with `id`, and where there are any `title` (text), `attributes` (mapping of JSON values) and
-            `media`: a sequence of {"modality", "kind", "source"}, source being a path (relative to `media_root`, or
+        rows: mappings with `id`, and where there are any `group`, `title` (text), `attributes` (mapping of JSON values)
+            and `media`: a sequence of {"modality", "kind", "source"}, source being a path (relative to `media_root`, or
             absolute below it) or encoded bytes, which are stored beside the index.
         media_root: the only folder besides the index's own that media are ever served from.
 
@@ -113,12 +115,13 @@ def write_cards(directory: Path, rows: Iterable[Mapping[str, Any]], media_root: 
     return count
 
 
-def _line(directory: Path, root: Path, row: Mapping[str, Any]) -> dict[str, str]:
+def _line(directory: Path, root: Path, row: Mapping[str, Any]) -> dict[str, str | None]:
     if not isinstance(row.get("id"), str) or not row["id"]:
         raise BadInput("cards.id", "non-empty text", repr(row.get("id")))
     media = [_media(directory, root, entry) for entry in row.get("media") or ()]
     return {
         "id": row["id"],
+        "group": row.get("group"),
         "title": str(row.get("title") or ""),
         "attributes": json.dumps(row.get("attributes") or {}, ensure_ascii=False, default=str),
         "media": json.dumps(media, ensure_ascii=False),
@@ -158,6 +161,7 @@ class Cards:
         self._stored = (Path(directory) / STORED).resolve()
         self._table = table
         self._at = {name: row for row, name in enumerate(table["id"].to_pylist())}
+        self._groups: list[str | None] = table["group"].to_pylist()
 
     @classmethod
     def open(cls, directory: Path, media_root: Path | None = None) -> Self:
@@ -176,6 +180,11 @@ class Cards:
     def __len__(self) -> int:
         return len(self._at)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All that have a card."""
+        return tuple(self._at)
+
     def card(self, name: str) -> Card | None:
         """The card of an id, or None."""
         row = self._at.get(name)
@@ -183,7 +192,12 @@ class Cards:
             return None
         line = self._table.slice(row, 1).to_pylist()[0]
         media: Sequence[dict[str, Any]] = json.loads(line["media"])
-        return Card(name, line["title"], json.loads(line["attributes"]), tuple(CardMedia(**one) for one in media))
+        shown = tuple(CardMedia(**one) for one in media)
+        return Card(name, line["title"], json.loads(line["attributes"]), shown, line["group"])
+
+    def groups(self, ids: Sequence[str]) -> list[str | None]:
+        """The group of each id; None where it has none, or there is no card."""
+        return [self._groups[self._at[name]] if name in self._at else None for name in ids]
 
     def media(self, name: str, number: int) -> MediaFile:
         """The file of an item's medium, counted from 0.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from polymodal.config import nearest
 from polymodal.index import Facet, Index
 from polymodal.service.cards import Card, MediaFile
+from polymodal.tasks.calibrate import Calibrator
+from polymodal.tasks.recommend import Blend, Recommended, Recommender, Wanted, check_topic, middle
 from polymodal.types import BadInput, Embeds, Hit, MediaError, Record, Where
 
 __all__ = ["Engine", "MediaStore"]
@@ -22,28 +21,39 @@ class MediaStore(Protocol):
     def card(self, name: str) -> Card | None:
         """The card of an id, or None."""
 
+    def groups(self, ids: Sequence[str]) -> Sequence[str | None]:
+        """The group of each id, None where it has none."""
+
     def media(self, name: str, number: int) -> MediaFile:
         """The file of an item's medium. Raises MediaError where it may not or cannot be shown."""
 
 
 class Engine:
-    """Search by any mix of modalities, by items, by a history.
+    """Search by any mix of modalities, and by items; recommend for a topic, and for a history.
 
     Args:
         embedder: turns a query into a vector.
         index: the catalogue's vectors.
-        media: titles and files of the items; None to show ids and attributes only.
+        media: titles, groups and files of the items; None to show ids and attributes only.
+        calibration: of recommendations, as `Recommender`.
 
     Raises:
         ModelMismatch: the index was built by another model than the embedder's.
         BadInput: their widths differ.
     """
 
-    def __init__(self, embedder: Embeds, index: Index, media: MediaStore | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embeds,
+        index: Index,
+        media: MediaStore | None = None,
+        calibration: Mapping[str, Calibrator] | None = None,
+    ) -> None:
         index.check_model(embedder.model, "the embedder")
         if embedder.width != index.width:
             raise BadInput("embedder", f"vectors of width {index.width}", f"width {embedder.width}")
         self.embedder, self.index, self._media = embedder, index, media
+        self.recommender = Recommender(index, media.groups if media is not None else None, calibration)
 
     @property
     def modalities(self) -> Mapping[str, str]:
@@ -66,12 +76,15 @@ class Engine:
             BadInput: a modality the model does not have, a record with nothing in it, a filter that is not usable.
             MediaError: a file of the query that cannot be decoded.
         """
+        self._check(record, "query")
+        return self.index.search(self.embedder.embed([record]), k, where)[0]
+
+    def _check(self, record: Record, field: str) -> None:
         if not record.values:
-            raise BadInput("query", "at least one of " + ", ".join(self.modalities), "nothing")
+            raise BadInput(field, "at least one of " + ", ".join(self.modalities), "nothing")
         for name in record.values:
             if name not in self.modalities:
-                raise BadInput("query", "a modality of the model", repr(name), nearest(name, list(self.modalities)))
-        return self.index.search(self.embedder.embed([record]), k, where)[0]
+                raise BadInput(field, "a modality of the model", repr(name), nearest(name, list(self.modalities)))
 
     def similar(self, ids: str | Sequence[str], k: int, where: Where | None = None) -> list[Hit]:
         """The k items nearest to one item, or to the middle of several; those themselves left out.
@@ -80,20 +93,32 @@ class Engine:
             UnknownId: an id that is not in the index.
             BadInput: no id, or items whose directions cancel out.
         """
-        return self.recommend([ids] if isinstance(ids, str) else ids, k, where)
-
-    def recommend(self, history: Sequence[str], k: int, where: Where | None = None) -> list[Hit]:
-        """The k items nearest to the mean of a history, of which an item seen twice counts twice.
-
-        Raises: as `similar`.
-        """
-        if not history:
+        if not ids:
             raise BadInput("ids", "at least one id", "none")
-        seen = list(dict.fromkeys(history))
-        vectors = self.index.get(seen).rows(history)
-        # the history itself is among the nearest: ask for that many more
-        hits = self.index.search(_middle(vectors), k + len(seen), where)[0]
-        return [hit for hit in hits if hit.id not in set(seen)][:k]
+        given = [ids] if isinstance(ids, str) else list(ids)
+        own = set(given)
+        # the items themselves are among the nearest: ask for that many more
+        hits = self.index.search(middle(self.index.get(given).rows(given)), k + len(own), where)[0]
+        return [hit for hit in hits if hit.id not in own][:k]
+
+    def recommend(
+        self,
+        asked: Record | Sequence[str],
+        wanted: Wanted,
+        where: Where | None = None,
+        *,
+        blend: Blend = "mean",
+    ) -> list[Recommended]:
+        """A list for a topic (a record: words, a picture, any mix) or for a history (ids, the oldest first).
+
+        Raises:
+            UnknownId, BadInput: as `Recommender.for_history`; a topic as `search`, or one the model knows nothing of.
+        """
+        if not isinstance(asked, Record):
+            return self.recommender.for_history(asked, wanted, where, blend=blend)
+        self._check(asked, "topic")
+        check_topic(self.embedder, asked)
+        return self.recommender.for_topics(self.embedder.embed([asked]), wanted, where)[0]
 
     def card(self, name: str) -> Card:
         """What to show of an item; without a card its id and its attributes. Raises UnknownId."""
@@ -112,12 +137,3 @@ class Engine:
         if self._media is None or name not in self.index:
             raise MediaError("missing", f"medium {number} of {name!r}")
         return self._media.media(name, number)
-
-
-def _middle(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    mean = vectors.astype(np.float64).mean(0, keepdims=True)
-    length = float(np.linalg.norm(mean))
-    if length < 1e-6:
-        raise BadInput("ids", "items that have a direction in common", "items that cancel out", "Take fewer of them.")
-    middle: npt.NDArray[np.float32] = (mean / length).astype(np.float32)
-    return middle

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from polymodal.config import Config
 from polymodal.index import Facet
 from polymodal.service.cards import Card
+from polymodal.tasks.recommend import Recommended
 from polymodal.types import BadInput, Hit
 
 __all__ = [
@@ -23,10 +24,13 @@ __all__ = [
     "Limits",
     "MediaOut",
     "ModalityOut",
+    "Recommendations",
+    "RecommendedOut",
     "ResultOut",
     "Results",
     "input_of",
     "parse_json",
+    "recommend_body",
     "search_body",
 ]
 
@@ -40,7 +44,8 @@ class Limits(Config):
     Args:
         max_body_bytes: size of a request, counted while it arrives.
         max_k: results of one search.
-        max_text: characters of one text, of a filter, of a table.
+        max_text: characters of one text, of a filter, of a table, of a history.
+        max_history: items of a history.
         max_files: files of one query.
         max_waiting: searches that may wait for the model; more are told to come back (503).
         hosts: names under which the service may be called ("*": any), so that another site's page that resolves to
@@ -50,6 +55,7 @@ class Limits(Config):
     max_body_bytes: int = Field(64 * 2**20, ge=1)
     max_k: int = Field(200, ge=1)
     max_text: int = Field(20_000, ge=1)
+    max_history: int = Field(200, ge=1)
     max_files: int = Field(16, ge=1)
     max_waiting: int = Field(64, ge=0)
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
@@ -150,6 +156,27 @@ class Results(BaseModel):
     results: list[ResultOut]
 
 
+class RecommendedOut(ItemOut):
+    """An item recommended."""
+
+    score: float = Field(description="cosine of its vector and what was asked; the list need not fall by it")
+    probability: float | None = Field(description="calibrated probability that it fits; null without a calibration")
+    group: str | None = Field(description="of which no other item is in the list")
+
+    @classmethod
+    def found(cls, one: Recommended, card: Card) -> RecommendedOut:
+        """A recommendation with what it shows."""
+        shown = ItemOut.of(card).model_dump()
+        return cls(score=one.score, probability=one.probability, group=one.group, **shown)
+
+
+class Recommendations(BaseModel):
+    """A list, in its order."""
+
+    used: list[str] = Field(description="modalities of the topic, or `history`")
+    results: list[RecommendedOut]
+
+
 class ErrorOut(BaseModel):
     """What was wrong, and what to do about it."""
 
@@ -179,6 +206,20 @@ def parse_json(field: str, text: str, expected: str) -> Any:
 
 def search_body(modalities: Sequence[ModalityOut], limits: Limits) -> dict[str, Any]:
     """The OpenAPI description of POST /api/search: a form with one field per modality of this model."""
+    return _form_body(_search_fields(modalities, limits))
+
+
+def recommend_body(modalities: Sequence[ModalityOut], limits: Limits) -> dict[str, Any]:
+    """The OpenAPI description of POST /api/recommend: the form of a search, or a history, and how the list is made."""
+    fraction = {"type": "number", "minimum": 0, "maximum": 1}
+    fields = _search_fields(modalities, limits)
+    fields["history"] = {"type": "string", "description": "JSON: a list of ids, the oldest first, in place of a topic"}
+    fields["diversity"] = {**fraction, "default": 0, "description": "of the list (MMR): 0 takes the most relevant"}
+    fields["least"] = {**fraction, "description": "calibrated probability that an item must reach"}
+    return _form_body(fields)
+
+
+def _search_fields(modalities: Sequence[ModalityOut], limits: Limits) -> dict[str, Any]:
     upload = {"type": "string", "format": "binary"}
     forms: Mapping[Entry, dict[str, Any]] = {
         "text": {"type": "string", "maxLength": limits.max_text},
@@ -194,5 +235,9 @@ def search_body(modalities: Sequence[ModalityOut], limits: Limits) -> dict[str, 
         "type": "string",
         "description": 'JSON: {"attribute": value | [values] | {"min": x, "max": y}}',
     }
-    content = {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}
+    return fields
+
+
+def _form_body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"multipart/form-data": {"schema": {"type": "object", "properties": dict(fields)}}}
     return {"requestBody": {"required": True, "content": content}}

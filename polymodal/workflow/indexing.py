@@ -20,7 +20,7 @@ from polymodal.types import BadInput, MediaError, Record
 from polymodal.workflow.records import attributes_of, records_of, rows_of_ids, title_of
 from polymodal.workflow.vectors import read_facts, read_vectors
 
-__all__ = ["IndexResult", "build_index", "model_of_index"]
+__all__ = ["IndexResult", "build_index", "data_of_index", "model_of_index"]
 
 SOURCE = "source.json"
 # (modality, value) -> media type and content of a decoded value, for cards of prepared shards
@@ -126,7 +126,13 @@ def _cards(
         attributes[record.id] = found
         media = list(_files(record) if show is None else _pictures(record, show))
         shown.append(len(media))
-        yield {"id": record.id, "title": title_of(record), "attributes": found, "media": media}
+        yield {
+            "id": record.id,
+            "group": record.group,
+            "title": title_of(record),
+            "attributes": found,
+            "media": media,
+        }
 
 
 def _files(record: Record) -> Iterator[Mapping[str, Any]]:
@@ -162,9 +168,8 @@ def model_of_index(index: Path) -> Path:
     Raises BadInput when it is at neither, or when `index` holds no index.
     """
     wanted = str(read_manifest(index)["model"])
-    try:
-        source = json.loads((index / SOURCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    source = _source(index)
+    if not source:
         raise BadInput(
             "--model", f"the model {wanted}, which built the index", "nothing", "Say where it is: --model RUN"
         ) from None
@@ -177,3 +182,24 @@ def model_of_index(index: Path) -> Path:
         f"nothing at {source['path']}",
         "Say where it is: --model RUN",
     )
+
+
+def data_of_index(index: Path, data: Path | None = None) -> Rows:
+    """The data that the index was built of, or `data`. Raises BadInput where it is no longer there."""
+    from polymodal.workflow.training import open_rows
+
+    place = data if data is not None else Path(str(_source(index).get("data", "")))
+    if data is None and not place.is_absolute():
+        raise BadInput("--data", "the catalogue of the index", "nothing", "Say where it is: --data DATA")
+    if not place.exists():
+        raise BadInput("--data", "the catalogue of the index", f"nothing at {place}", "Say where it is: --data DATA")
+    return open_rows(place)
+
+
+def _source(index: Path) -> dict[str, Any]:
+    """Where model and data were when the index was built; {} where nobody knows."""
+    try:
+        found = json.loads((index / SOURCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -22,17 +22,21 @@ __all__ = [
     "demo_text",
     "embed_text",
     "evaluate_text",
+    "facts_text",
     "index_text",
     "prepare_text",
     "prepared_json",
+    "score_text",
     "search_text",
+    "short_text",
     "train_text",
 ]
 
 _BAR = 12
 
 
-def _facts(rows: Mapping[str, Any]) -> Table:
+def facts_text(rows: Mapping[str, Any]) -> Table:
+    """Names and values, one a line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -73,7 +77,7 @@ def prepare_text(result: Prepared) -> RenderableType:
         facts["listed in"] = result.folder / "quarantine.jsonl"
     if result.left_out:
         facts["left out"] = ", ".join(result.left_out)
-    return _facts(facts)
+    return facts_text(facts)
 
 
 def train_text(result: TrainResult) -> RenderableType:
@@ -88,7 +92,7 @@ def train_text(result: TrainResult) -> RenderableType:
         facts["last loss"] = f"{last['loss']:.3f}, {last['items_per_second']:.0f} items a second"
     if result.quarantined:
         facts["set aside"] = f"{result.quarantined} cells that could not be read"
-    return _facts({**facts, "next": f"polymodal embed {result.run} DATA --out vectors.parquet"})
+    return facts_text({**facts, "next": f"polymodal embed {result.run} DATA --out vectors.parquet"})
 
 
 def embed_text(result: EmbedResult) -> RenderableType:
@@ -100,7 +104,7 @@ def embed_text(result: EmbedResult) -> RenderableType:
     if result.empty:
         facts["left out"] = f"{result.empty} rows with nothing that the model can read"
     facts["set aside"] = _counts(result.quarantined)
-    return _facts({**facts, "next": f"polymodal index {result.out} DATA --out index"})
+    return facts_text({**facts, "next": f"polymodal index {result.out} DATA --out index"})
 
 
 def index_text(result: IndexResult) -> RenderableType:
@@ -112,12 +116,12 @@ def index_text(result: IndexResult) -> RenderableType:
         "media": f"{result.media} files or pictures to show",
         "next": f"polymodal search {result.out} --text '...'   or   polymodal serve {result.out}",
     }
-    return _facts(facts)
+    return facts_text(facts)
 
 
 def search_text(result: SearchResult) -> RenderableType:
     """Hits with score bars."""
-    asked = ", ".join(f"{name} {_short(value)}".removeprefix("similar ") for name, value in result.query.items())
+    asked = ", ".join(f"{name} {short_text(value)}".removeprefix("similar ") for name, value in result.query.items())
     if not result.hits:
         return Group(Text(f"Nothing found for {asked}."), Text("Loosen the filter (--where).", style="dim"))
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -127,23 +131,25 @@ def search_text(result: SearchResult) -> RenderableType:
     table.add_column("title", min_width=20, overflow="fold")
     table.add_column("attributes", style="dim", max_width=56, overflow="ellipsis")
     for hit in result.hits:
-        attributes = "  ".join(f"{name}={_short(value)}" for name, value in hit["attributes"].items())
+        attributes = "  ".join(f"{name}={short_text(value)}" for name, value in hit["attributes"].items())
         title = Text(hit["title"]) if hit["title"] else Text("(no title)", style="dim italic")
-        table.add_row(str(hit["rank"]), _score(hit["score"]), Text(hit["id"]), title, Text(attributes))
+        table.add_row(str(hit["rank"]), score_text(hit["score"]), Text(hit["id"]), title, Text(attributes))
     return Group(Text(f"{len(result.hits)} nearest to {asked}", style="bold"), table)
 
 
-def _score(score: float) -> Text:
+def score_text(score: float) -> Text:
+    """A score with a bar from 0 to 1."""
     eighths = round(max(0.0, min(1.0, score)) * _BAR * 8)
     bar = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
     return Text.assemble(f"{score:6.3f} ", (bar.ljust(_BAR), "cyan"))
 
 
-def _short(value: Any, most: int = 60) -> str:
+def short_text(value: Any, most: int = 60) -> str:
+    """A value on one line, at most `most` characters."""
     if isinstance(value, dict):
-        text = ", ".join(f"{k}={_short(v)}" for k, v in value.items())
+        text = ", ".join(f"{k}={short_text(v)}" for k, v in value.items())
     elif isinstance(value, (list, tuple)):
-        text = "/".join(_short(one) for one in value)
+        text = "/".join(short_text(one) for one in value)
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
@@ -157,7 +163,7 @@ def evaluate_text(result: EvaluateResult) -> RenderableType:
     table.add_column(style="dim")
     for headline in result.headlines:
         table.add_row(headline["value"], Text(headline["label"]), Text(headline["note"]))
-    where = _facts(
+    where = facts_text(
         {"items": result.items, "model": result.model, "report": result.html_path, "numbers": result.json_path}
     )
     return Group(table, Text(""), Text(result.tally), Text(""), where)
@@ -167,7 +173,7 @@ def demo_text(result: DemoResult) -> RenderableType:
     """The headline figures of the demo, and what to do next."""
     if not result.figures:
         return Group(
-            _facts(
+            facts_text(
                 {
                     "catalogue": result.root / "catalogue",
                     "next": f"polymodal audit {result.root / 'catalogue'}   or   polymodal demo {result.root}",
@@ -189,7 +195,7 @@ def demo_text(result: DemoResult) -> RenderableType:
         "search": f"polymodal search {root / 'index'} --text 'red lamp' --attr material=wood",
         "page": f"polymodal serve {root / 'index'}",
     }
-    return Group(Text(""), table, Text(""), _facts(facts))
+    return Group(Text(""), table, Text(""), facts_text(facts))
 
 
 def _demo_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -11,9 +11,20 @@ from polymodal.config import nearest
 from polymodal.index import open_index
 from polymodal.service import Cards, Engine
 from polymodal.types import BadInput, Embeddings, Embeds, Hit, ModelMismatch, Record
+from polymodal.workflow.calibration import read_calibration
 from polymodal.workflow.indexing import model_of_index
 
-__all__ = ["SearchResult", "make_query", "open_engine", "parse_where", "run_search", "run_similar"]
+__all__ = [
+    "SearchResult",
+    "kinds_of",
+    "make_query",
+    "open_engine",
+    "open_without_model",
+    "parse_where",
+    "run_search",
+    "run_similar",
+    "shown_query",
+]
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,14 @@ def open_engine(index: Path, model: Path | None = None, device: str = "cpu") -> 
             f"model {embedder.model} at {path}",
             "Build the index again with this model: polymodal embed, then polymodal index.",
         )
-    return Engine(embedder, opened, Cards.open(index))
+    return Engine(embedder, opened, Cards.open(index), read_calibration(index, opened.model))
+
+
+def open_without_model(index: Path) -> Engine:
+    """The engine over an index folder for what asks by ids alone. Raises BadInput where there is no index."""
+    opened = open_index(index)
+    embedder: Embeds = _NoModel(opened.model, opened.width)
+    return Engine(embedder, opened, Cards.open(index), read_calibration(index, opened.model))
 
 
 def make_query(
@@ -201,9 +219,9 @@ def _ends(text: str, low: str, high: str) -> dict[str, float]:
 
 def run_search(engine: Engine, index: Path, record: Record, k: int, filters: Sequence[str] = ()) -> SearchResult:
     """Search by a record. Raises as `Engine.search`."""
-    where = parse_where(filters, {name: facet.kind for name, facet in engine.facets().items()} if filters else {})
+    where = parse_where(filters, kinds_of(engine, filters))
     hits = engine.search(record, k, where or None)
-    return SearchResult(index, _shown(record, where), _rows(engine, hits))
+    return SearchResult(index, shown_query(record, where), _rows(engine, hits))
 
 
 def run_similar(index: Path, ids: Sequence[str], k: int, filters: Sequence[str] = ()) -> SearchResult:
@@ -211,10 +229,8 @@ def run_similar(index: Path, ids: Sequence[str], k: int, filters: Sequence[str] 
 
     Raises: BadInput: no index; an id that it does not hold.
     """
-    opened = open_index(index)
-    embedder: Embeds = _NoModel(opened.model, opened.width)
-    engine = Engine(embedder, opened, Cards.open(index))
-    where = parse_where(filters, {name: facet.kind for name, facet in engine.facets().items()} if filters else {})
+    engine = open_without_model(index)
+    where = parse_where(filters, kinds_of(engine, filters))
     return SearchResult(
         index,
         {"similar": list(ids), **({"where": where} if where else {})},
@@ -222,7 +238,13 @@ def run_similar(index: Path, ids: Sequence[str], k: int, filters: Sequence[str] 
     )
 
 
-def _shown(record: Record, where: Mapping[str, Any]) -> dict[str, Any]:
+def kinds_of(engine: Engine, filters: Sequence[str]) -> dict[str, str]:
+    """Attribute -> kind, for `parse_where`; {} where nothing is filtered, since counting facets takes time."""
+    return {name: facet.kind for name, facet in engine.facets().items()} if filters else {}
+
+
+def shown_query(record: Record, where: Mapping[str, Any]) -> dict[str, Any]:
+    """A query and its filter, for people."""
     query = {name: _plain(value) for name, value in record.values.items()}
     return {**query, **({"where": dict(where)} if where else {})}
 

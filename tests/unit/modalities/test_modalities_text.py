@@ -87,6 +87,36 @@ def test_nothing_is_unknown_and_ours_cannot_be_written(text: Text) -> None:
     assert len(different) == 6
 
 
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        ("red cushion", True),
+        ("пляж red", True),
+        ("红", True),
+        ("x", True),  # a letter that is a word is a size or a grade
+        ("пляжная вечеринка", False),
+        ("ビーチ", False),
+        ("한국", False),
+        ("太陽", False),  # of a script that the catalogue has, other characters
+        ("?!", False),
+        ("zqx", False),
+    ],
+)
+def test_what_the_catalogue_never_had_is_not_known(asked: str, known: bool) -> None:
+    config = TextConfig()
+    it = config.build(8, config.fit(["red cushion", "red cushion, large", "红 色 抱 枕", "红 色"] * 3))
+    assert it.knows(asked) is known
+
+
+def test_words_outside_the_vocabulary_of_bert_are_not_known(tmp_path) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nshoe\n!\n")
+    config = TextConfig(bert=str(tmp_path))
+    it = config.build(8, config.fit([]))
+    assert it.knows("пляж shoe")
+    assert not it.knows("пляж вечеринка")
+    assert not it.knows("!")
+
+
 def test_han_characters_are_words_of_their_own(text: Text) -> None:
     fields = text.preprocess("红色shoes42")
     assert fields["unit"].unique().tolist() == [0, 1, 2, 3]

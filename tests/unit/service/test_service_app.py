@@ -75,7 +75,7 @@ def app_engine(tmp_path: Path, fake: Fake) -> Engine:
 
 @pytest.fixture
 def client(app_engine: Engine) -> Iterator[TestClient]:
-    app = create_app(app_engine, Limits(max_body_bytes=4000, max_k=10, max_text=300, max_files=3))
+    app = create_app(app_engine, Limits(max_body_bytes=4000, max_k=10, max_text=300, max_files=3, max_history=20))
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as it:
         yield it
 
@@ -268,6 +268,68 @@ def test_a_modality_may_not_be_called_k(app_engine: Engine, monkeypatch: pytest.
     monkeypatch.setattr(Fake, "modalities", {"k": "text"})
     with pytest.raises(BadInput, match="Rename"):
         create_app(app_engine)
+
+
+def test_recommend_for_a_topic(client: TestClient, fake: Fake) -> None:
+    where = json.dumps({"colour": "red"})
+    data = {"title": "beach party", "k": "3", "where": where, "diversity": "0.3"}
+    response = client.post("/api/recommend", data=data, files=[("clip", ("c.mp4", b"moving"))])
+    assert set(found(response)) == {"item 0", "item2"}
+    assert response.json()["used"] == ["title", "clip"]
+    assert fake.seen[0].values == {"title": "beach party", "clip": b"moving"}
+    one = response.json()["results"][0]
+    assert (one["probability"], one["group"]) == (None, None)
+    assert one["score"] <= 1
+
+
+def test_recommend_for_a_history(client: TestClient, fake: Fake) -> None:
+    response = client.post("/api/recommend", data={"history": json.dumps(["item 0", IDS[1]]), "k": "4"})
+    assert set(found(response)) == {"item2", IDS[3]}
+    assert response.json()["used"] == ["history"]
+    assert fake.seen == []
+    missing = client.post("/api/recommend", data={"history": '["nobody"]'})
+    assert (missing.status_code, missing.json()["got"]) == (404, "'nobody'")
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "says"),
+    [
+        ({}, "topic", "at least one"),
+        ({"history": "[]"}, "history", "a list of 1 to 20 ids"),
+        ({"history": '"item 0"'}, "history", "a list of 1 to 20 ids"),
+        ({"history": "[1]"}, "history", "a list of 1 to 20 ids"),
+        ({"history": "item 0"}, "history", "not JSON"),
+        ({"history": json.dumps(["item 0"] * 201)}, "history", "characters"),
+        ({"history": json.dumps(["a"] * 21)}, "history", "got 21 of them"),
+        ({"history": '["item 0"]', "title": "x"}, "form", "a topic or a history"),
+        ({"title": "x", "k": "0"}, "k", "from 1 to 10"),
+        ({"title": "x", "diversity": "2"}, "diversity", "from 0 to 1"),
+        ({"title": "x", "diversity": "much"}, "diversity", "from 0 to 1"),
+        ({"title": "x", "least": "nan"}, "least", "from 0 to 1"),
+        ({"title": "x", "least": "0.5"}, "least", "recommend-eval"),
+        ({"title": "x", "where": '{"color": "red"}'}, "where", "Did you mean 'colour'"),
+        ({"titel": "x"}, "form", "history"),
+    ],
+)
+def test_bad_recommendations_say_what_is_wrong(client: TestClient, data: dict, field: str, says: str) -> None:
+    response = client.post("/api/recommend", data=data)
+    assert response.status_code == 400, response.text
+    error = response.json()
+    assert error["field"] == field
+    assert says in error["message"]
+    assert "diversity" not in client.post("/api/search", data={"title": "x"}).text
+    assert client.post("/api/search", data={"title": "x", "diversity": "0.3"}).status_code == 400
+
+
+def test_what_recommend_takes_is_described(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    def fields(path: str) -> set[str]:
+        body = paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]
+        return set(body["schema"]["properties"])
+
+    assert fields("/api/recommend") - fields("/api/search") == {"history", "diversity", "least"}
+    assert "404" in paths["/api/recommend"]["post"]["responses"]
 
 
 def test_without_fastapi_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from polymodal.index import UnknownId, create_index
 from polymodal.service import Cards, Engine, write_cards
+from polymodal.tasks.recommend import Wanted
 from polymodal.types import BadInput, Embeddings, MediaError, ModelMismatch, Record
 
 WIDTH = 64
@@ -80,11 +81,11 @@ def test_similar_leaves_the_items_out_and_takes_their_middle() -> None:
 
 def test_recommend_weighs_what_was_seen_twice() -> None:
     it = engine()
-    once, twice = it.recommend(["a", "d"], 9), it.recommend(["a", "a", "a", "d"], 9)
+    once, twice = it.recommend(["a", "d"], Wanted(9)), it.recommend(["a", "a", "a", "d"], Wanted(9))
     score = {hit.id: hit.score for hit in once}
     assert next(hit.score for hit in twice if hit.id == "b") > score["b"]
     with pytest.raises(BadInput, match="at least one id"):
-        it.recommend([], 3)
+        it.recommend([], Wanted(3))
 
 
 def test_items_that_cancel_out_are_refused() -> None:
@@ -184,3 +185,24 @@ def test_an_item_without_a_card_shows_its_attributes(cards: Cards) -> None:
         it.card("nobody")
     with pytest.raises(MediaError, match="missing"):
         engine().media("a", 0)
+
+
+def test_a_topic_is_a_record_and_a_list_has_one_of_each_group(cards: Cards) -> None:
+    class Grouped(Cards):
+        def groups(self, ids):
+            return ["shirts" if name in "bc" else None for name in ids]
+
+    it = engine(cards)
+    assert [one.id for one in it.recommend(Record("t", {"text": "red shirt"}), Wanted(4))][:2] == ["b", "a"]
+    cards.__class__ = Grouped
+    it = engine(cards)
+    found = it.recommend(Record("t", {"text": "red shirt"}), Wanted(4))
+    assert [one.id for one in found if one.id in "bc"] == ["b"]
+    assert found[0].group == "shirts"
+    assert {one.id for one in it.recommend(["c"], Wanted(4))} == {"a", "d"}
+    with pytest.raises(BadInput, match="Did you mean 'image'"):
+        it.recommend(Record("t", {"imagee": b"x"}), Wanted(2))
+    with pytest.raises(BadInput, match="topic: expected at least one of"):
+        it.recommend(Record("t", {}), Wanted(2))
+    with pytest.raises(UnknownId, match="nobody"):
+        it.recommend(["a", "nobody"], Wanted(2))

@@ -1,0 +1,173 @@
+"""Calibration: what a score is worth as a probability, learnt from known pairs, and how far off it is on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from polymodal.types import BadInput
+
+__all__ = ["Calibrator", "Isotonic", "Platt", "brier", "expected_error", "parse_calibrator"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Platt:
+    """p = 1 / (1 + exp(-(slope * score + offset))).
+
+    Source: Platt 1999, with the targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2); Newton's method with halved steps as in
+    Lin, Lin, Weng 2007, "A note on Platt's probabilistic outputs for support vector machines".
+    """
+
+    slope: float
+    offset: float
+
+    @classmethod
+    def fit(cls, scores: npt.ArrayLike, right: npt.ArrayLike) -> Self:
+        """From scores (n,) and whether each pair was right, (n,). Raises BadInput where all pairs are of one kind."""
+        s, y = _pairs(scores, right)
+        # centred and scaled, because cosines of one pool lie close together
+        middle, spread = float(s.mean()), float(s.std()) or 1.0
+        x = np.stack([(s - middle) / spread, np.ones(len(s))], 1)
+        positive = float(y.sum())
+        target = np.where(y, (positive + 1) / (positive + 2), 1 / (len(y) - positive + 2))
+        w = np.array([0.0, np.log((positive + 1) / (len(y) - positive + 1))])
+        for _ in range(100):
+            p = _sigmoid(x @ w)
+            gradient = x.T @ (p - target)
+            if np.abs(gradient).max() < 1e-9 * len(s):
+                break
+            hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2)
+            w = _descend(w, np.asarray(np.linalg.solve(hessian, gradient), np.float64), x, target)
+        return cls(float(w[0] / spread), float(w[1] - w[0] * middle / spread))
+
+    def __call__(self, scores: npt.ArrayLike) -> Floats:
+        """Probabilities (n,) in [0, 1]."""
+        return _sigmoid(self.slope * np.asarray(scores, np.float64) + self.offset)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"kind": "platt", "slope": self.slope, "offset": self.offset}
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """The best step function that never falls, linear between its steps and constant beyond the scores it saw.
+
+    Args:
+        scores: of the corners, rising; probabilities: at them, never falling.
+
+    Source: Zadrozny, Elkan 2002, with pool adjacent violators (Ayer et al. 1955).
+    """
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, scores: npt.ArrayLike, right: npt.ArrayLike) -> Self:
+        """As `Platt.fit`; equal scores have one value."""
+        s, y = _pairs(scores, right)
+        unique, of = np.unique(s, return_inverse=True)
+        weight = np.bincount(of).astype(np.float64)
+        mean = np.bincount(of, y) / weight
+        blocks: list[tuple[float, float, int]] = []  # value, weight, how many of the unique scores
+        for value, mass in zip(mean.tolist(), weight.tolist(), strict=True):
+            block = (value, mass, 1)
+            while blocks and blocks[-1][0] >= block[0]:
+                before = blocks.pop()
+                total = before[1] + block[1]
+                block = ((before[0] * before[1] + block[0] * block[1]) / total, total, before[2] + block[2])
+            blocks.append(block)
+        ends = np.cumsum([count for _, _, count in blocks])
+        corners: dict[float, float] = {}
+        for (value, _, count), end in zip(blocks, ends.tolist(), strict=True):
+            corners[float(unique[end - count])] = corners[float(unique[end - 1])] = value
+        return cls(tuple(corners), tuple(corners.values()))
+
+    def __call__(self, scores: npt.ArrayLike) -> Floats:
+        """Probabilities (n,) in [0, 1]."""
+        return np.asarray(np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities), np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"kind": "isotonic", "scores": list(self.scores), "probabilities": list(self.probabilities)}
+
+
+Calibrator = Platt | Isotonic
+
+
+def parse_calibrator(data: Mapping[str, Any]) -> Calibrator:
+    """What `to_json` wrote. Raises BadInput for anything else."""
+    try:
+        if data["kind"] == "platt":
+            return Platt(float(data["slope"]), float(data["offset"]))
+        if data["kind"] == "isotonic":
+            return Isotonic(tuple(map(float, data["scores"])), tuple(map(float, data["probabilities"])))
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise BadInput("calibration", "a calibrator of kind platt or isotonic", repr(data), "Fit it again.")
+
+
+def expected_error(
+    probabilities: npt.ArrayLike, right: npt.ArrayLike, weights: npt.ArrayLike | None = None, bins: int = 15
+) -> float:
+    """Expected calibration error, in [0, 1]: sum over bins of share * |mean probability - share that is right|.
+
+    Args:
+        probabilities, right: (n,).
+        weights: (n,) how often each pair counts; once by default.
+        bins: of equal width over [0, 1].
+
+    Source: Naeini, Cooper, Hauskrecht 2015; 15 bins as in Guo et al. 2017. A constant at the base rate has an error
+    near 0 and knows nothing, so read it beside `brier`.
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
+    if w.sum() == 0:
+        return float("nan")
+    at = np.minimum((p * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(at, w * (p - y), minlength=bins)
+    return float(np.abs(gap).sum() / w.sum())
+
+
+def brier(probabilities: npt.ArrayLike, right: npt.ArrayLike) -> float:
+    """Mean squared difference of probability and outcome, in [0, 1]. Source: Brier 1950."""
+    p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
+    return float(((p - y) ** 2).mean())
+
+
+def _pairs(scores: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    s, y = np.asarray(scores, np.float64), np.asarray(right, np.bool_)
+    if s.shape != y.shape or s.ndim != 1 or not np.isfinite(s).all():
+        raise BadInput("scores", "finite numbers, one per pair", f"shapes {s.shape} and {y.shape}, or NaN")
+    if y.all() or not y.any():
+        raise BadInput(
+            "pairs", "pairs that are right and pairs that are wrong", f"{int(y.sum())} right ones of {len(y)}"
+        )
+    return s, y
+
+
+def _sigmoid(x: Floats) -> Floats:
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1.0, small) / (1 + small), np.float64)
+
+
+def _loss(w: Floats, x: Floats, target: Floats) -> float:
+    z = x @ w
+    return float((np.logaddexp(0.0, z) - target * z).sum())
+
+
+def _descend(w: Floats, step: Floats, x: Floats, target: Floats) -> Floats:
+    """One step of Newton, halved until the loss does not rise."""
+    now, size = _loss(w, x, target), 1.0
+    while size > 1e-10:
+        fresh = np.asarray(w - size * step, np.float64)
+        if _loss(fresh, x, target) <= now:
+            return fresh
+        size /= 2
+    return w
