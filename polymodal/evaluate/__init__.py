@@ -14,6 +14,7 @@ from polymodal.evaluate.explain import (
     uniformity,
 )
 from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
+from polymodal.evaluate.leak import Leak, label_leak, leak_warning
 from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
 from polymodal.evaluate.relevance import Relevance, by_id, by_key, by_qrels
 from polymodal.evaluate.report import (
@@ -54,6 +55,7 @@ __all__ = [
     "GroupScore",
     "Headline",
     "Interval",
+    "Leak",
     "Judged",
     "MeanWeights",
     "RankCorrelation",
@@ -83,6 +85,8 @@ __all__ = [
     "k_means",
     "knn_probe",
     "label_bands",
+    "label_leak",
+    "leak_warning",
     "linear_probe",
     "make_examples",
     "mean_fusion",
