@@ -15,7 +15,16 @@ from polymodal.evaluate.explain import (
 )
 from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
 from polymodal.evaluate.leak import Leak, label_leak, leak_warning
-from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
+from polymodal.evaluate.probe import (
+    Classification,
+    LinearFit,
+    Regression,
+    classified,
+    fit_linear,
+    knn_probe,
+    linear_probe,
+    ridge_probe,
+)
 from polymodal.evaluate.relevance import Relevance, by_id, by_key, by_qrels
 from polymodal.evaluate.report import (
     Breakdown,
@@ -56,6 +65,7 @@ __all__ = [
     "Headline",
     "Interval",
     "Leak",
+    "LinearFit",
     "Judged",
     "MeanWeights",
     "RankCorrelation",
@@ -75,9 +85,11 @@ __all__ = [
     "by_key",
     "by_pattern",
     "by_qrels",
+    "classified",
     "cluster",
     "compare_controls",
     "effective_rank",
+    "fit_linear",
     "geometry",
     "interval",
     "intervals",
