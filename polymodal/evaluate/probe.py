@@ -130,7 +130,9 @@ def knn_probe(
     votes = knn_votes(finite, np.where(rows >= 0, held[rows], -1), len(names), weighted=weighted)
     settings = {"k": k, "weighted": weighted, "leave one out": test is None}
     answers = [names[v] for v in votes.argmax(1)]
-    return classified(name, "k-NN", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed)
+    return classified(
+        name, "k-NN", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
+    )
 
 
 def linear_probe(
@@ -163,7 +165,9 @@ def linear_probe(
         "tuned on": "validation" if validation is not None else "a fifth of the training items",
         "converged": fit.converged,
     }
-    return classified(name, "linear", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed)
+    return classified(
+        name, "linear", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
+    )
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,7 @@ class Saved:
         return stable_hash(name) in self.learnt
 
 
-def save_classifier(
-    folder: Path, saved: Saved, ids: Collection[str], model: Mapping[str, bytes] | None = None
-) -> Path:
+def save_classifier(folder: Path, saved: Saved, ids: Collection[str], model: Mapping[str, bytes] | None = None) -> Path:
     """Write a folder; one that is there is replaced.
 
     Args:
@@ -127,4 +125,3 @@ def _head(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> LinearFit |
 
 def _array(tensor: Tensor) -> Any:
     return tensor.numpy()
-

@@ -53,11 +53,11 @@ def _figures(result: ClassifyResult, scored: Scored) -> list[RenderableType]:
 
 def _controls(scored: Scored) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", title="Against", title_justify="left")
-    for name in ("control", "items", "accuracy", "ours minus it, 95 %", "mean recall", "ours minus it, 95 %"):
-        table.add_column(name, justify="left" if name == "control" else "right")
+    for name in ("control", "items", "accuracy", "ours minus it", "", "recall", "ours minus it"):
+        table.add_column(name, justify="right" if name not in ("control", "") else "left", no_wrap=True)
     for one in scored.controls:
-        row = (_mean(one.accuracy), _gap(one.difference), _mean(one.balanced), _gap(one.difference_balanced))
-        table.add_row(Text(one.name), str(one.items), *row)
+        gaps = (_gap(one.difference), _VERDICTS[one.difference.verdict], _mean(one.balanced))
+        table.add_row(Text(one.name), str(one.items), _mean(one.accuracy), *gaps, _gap(one.difference_balanced))
     return table
 
 
@@ -82,7 +82,7 @@ def _pair(found: Interval) -> tuple[str, str]:
 
 
 def _gap(found: Difference) -> str:
-    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) {_VERDICTS[found.verdict]}"
+    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _facts(result: ClassifyResult) -> dict[str, str]:

@@ -23,7 +23,7 @@ def cluster_text(result: ClusterResult) -> RenderableType:
     if result.agreements:
         parts += [_agreement("Agreement with labels", [("", one) for one in result.agreements]), Text("")]
     if result.controls:
-        parts += [_agreement("Each modality alone", result.controls), Text("")]
+        parts += [_agreement(f"Each modality alone, {result.controls[0][1].label}", result.controls), Text("")]
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -59,15 +59,16 @@ def _cards(cards: Sequence[Card]) -> Table:
 def _agreement(title: str, found: Sequence[tuple[str, Agreement]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", title=title, title_justify="left")
     named = any(what for what, _ in found)
-    for name in (*(["clustered"] if named else []), "label", "items", "values", "NMI", "ARI", "purity"):
-        table.add_column(name, justify="left" if name in ("clustered", "label") else "right")
+    first, rest = ("clustered", ("items",)) if named else ("label", ("items", "values"))
+    for name in (first, *rest, "NMI, 95 %", "chance", "ARI, 95 %", "purity, 95 %", "chance"):
+        table.add_column(name, justify="left" if name == first else "right", no_wrap=True)
     for what, one in found:
-        cells = (_cell(one.nmi, one.by_chance["nmi"]), _cell(one.ari, None), _cell(one.purity, one.by_chance["purity"]))
-        head = (Text(what),) if named else ()
-        table.add_row(*head, Text(one.label), str(one.items), str(one.values), *cells)
+        counts = (str(one.items),) if named else (str(one.items), str(one.values))
+        nmi, purity = f"{one.by_chance['nmi']:.3f}", f"{one.by_chance['purity']:.3f}"
+        shown = (_cell(one.nmi), nmi, _cell(one.ari), _cell(one.purity), purity)
+        table.add_row(Text(what or one.label), *counts, *shown)
     return table
 
 
-def _cell(found: Interval, chance: float | None) -> str:
-    by = "" if chance is None else f", chance {chance:.3f}"
-    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f}{by})"
+def _cell(found: Interval) -> str:
+    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"

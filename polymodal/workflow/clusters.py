@@ -12,7 +12,7 @@ import numpy as np
 from polymodal.evaluate.values import plain
 from polymodal.tasks.cluster_page import cluster_page
 from polymodal.tasks.clusters import Agreement, Card, Clusters, agreement, best_k, cluster_items, make_cards
-from polymodal.types import BadInput
+from polymodal.types import BadInput, Embeddings
 from polymodal.workflow.files import write_json, write_table, write_text
 from polymodal.workflow.item_vectors import ItemVectors, embed_rows, part_of
 from polymodal.workflow.learning import one_thread
@@ -98,10 +98,10 @@ def cluster_data(
     if settings.k is not None and settings.k > len(numbers):
         raise BadInput("-k", f"at most the {len(numbers)} items", settings.k)
     vectors = _embed(opened, numbers, settings.alone and bool(labels))
-    k, silhouettes = (settings.k, {}) if settings.k is not None else one_thread(
-        lambda: best_k(vectors.fused, seed=settings.seed)
+    k, silhouettes = (
+        (settings.k, {}) if settings.k is not None else one_thread(lambda: best_k(vectors.fused, seed=settings.seed))
     )
-    found = one_thread(lambda: cluster_items(vectors.fused, k, starts=settings.starts, seed=settings.seed))
+    found = _cluster(vectors.fused, k, settings)
     agreements = tuple(_agreements(found, labels, settings.seed))
     titles = {record.id: title_of(record) for record in vectors.records}
     shown = dict(list(labels.items())[:_SHOWN_LABELS])
@@ -159,16 +159,20 @@ def _controls(
         for modality, alone in vectors.alone.items():
             if len(alone) < max(k, 2):
                 continue
-            for what, some in ((f"{modality} alone", alone), ("fused, the same items", part_of(vectors.fused, alone.ids))):
-                found = one_thread(
-                    lambda some=some: cluster_items(some, k, starts=settings.starts, seed=settings.seed)  # type: ignore[misc]
-                )
+            same = part_of(vectors.fused, alone.ids)
+            for what, some in ((f"{modality} alone", alone), ("  fused, its items", same)):
+                found = _cluster(some, k, settings)
                 out += [(what, one) for one in _agreements(found, {name: values}, settings.seed)]
     return out
 
 
+def _cluster(vectors: Embeddings, k: int, settings: ClusterSettings) -> Clusters:
+    return one_thread(lambda: cluster_items(vectors, k, starts=settings.starts, seed=settings.seed))
+
+
 def _sentences(result: ClusterResult) -> list[str]:
-    said = [f"{result.items:,} items in {result.k} clusters by k-means on unit vectors, the best of {result.starts} starts."]
+    how = f"by k-means on unit vectors, the best of {result.starts} starts"
+    said = [f"{result.items:,} items in {result.k} clusters {how}."]
     if result.starts > 1 and result.k > 1:
         said.append(
             f"Other starts give clusters that agree with these by {result.stability:.2f} (adjusted Rand index; 1 is "

@@ -40,7 +40,10 @@ def test_a_value_is_found_as_whole_words_whatever_the_script(value, text, named)
     assert (label_leak([Record("a", {"t": text})], {"a": value}, "x").share == 1.0) is named
 
 
-@given(st.lists(st.sampled_from(["red", "blue", "re", "d", "shoe"]), min_size=1, max_size=6), st.sampled_from([" ", "-", ", "]))
+@given(
+    st.lists(st.sampled_from(["red", "blue", "re", "d", "shoe"]), min_size=1, max_size=6),
+    st.sampled_from([" ", "-", ", "]),
+)
 def test_words_of_plain_english_are_those_of_a_regular_expression(words, between):
     text = between.join(words)
     assert (spoken("red") in spoken(text)) is bool(re.search(r"\bred\b", text))
