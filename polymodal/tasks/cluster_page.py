@@ -19,7 +19,8 @@ _OWN = """
 .clusters{display:grid;gap:22px;margin-top:26px}
 .cluster{border:1px solid var(--line);border-radius:14px;padding:20px 22px 22px;background:var(--card)}
 .cluster h2{font-size:18px;margin:0 0 2px}
-.cluster .facts{color:var(--soft);font-size:13.5px;margin:0 0 14px}
+.cluster .facts{color:var(--soft);font-size:13.5px;margin:0 0 14px;max-width:none}
+header{margin-bottom:22px}
 .cluster .facts b{color:var(--ink);font-weight:600}
 .typical{display:grid;grid-template-columns:repeat(auto-fill,minmax(132px,1fr));gap:12px}
 .said{display:flex;flex-wrap:wrap;gap:7px;margin:16px 0 0;padding:0;list-style:none}
@@ -53,8 +54,8 @@ def cluster_page(
         '<meta name="color-scheme" content="light dark">'
         f"<title>{esc(title)}</title><style>{CSS}{_OWN}</style></head><body><div class='frame'><main>"
         f'<header><p class="eyebrow">polymodal clusters</p><h1>{esc(title)}</h1>'
-        f'<span class="command">Made by <code>{esc(command)}</code></span></header>{said}{_agreement(agreements)}'
-        f'<div class="clusters">{body}</div>'
+        f'<span class="command">Made by <code>{esc(command)}</code></span></header>{said}'
+        f'<div class="clusters">{body}</div>{_agreement(agreements)}'
         "<footer><p>Typical items are those nearest to the centre of their cluster. Telling terms are said by more "
         "items of the cluster than chance allows (log-odds against all other items, two standard deviations and "
         "more); the numbers are items that say it, of those that have the modality, inside and outside.</p></footer>"
@@ -79,7 +80,7 @@ def _agreement(found: Sequence[Agreement]) -> str:
 
 
 def _beside(one: Agreement, name: str) -> str:
-    return f"{score(getattr(one, name))}<br><span class='ci'>{one.by_chance[name]:.3f}</span>"
+    return f"{score(getattr(one, name))}<br><span class='ci'>{max(one.by_chance[name], 0.0):.3f}</span>"
 
 
 def _card(card: Card, pictures: Mapping[str, bytes], most: int) -> str:
