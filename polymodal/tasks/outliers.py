@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -194,7 +195,7 @@ class Evidence:
     """One reason for which items may be strange.
 
     Args:
-        name: for people. modality: that it speaks of; "" for the item as a whole.
+        name: for people. modality: that it speaks of, `a + b` for one of two, "" for the item as a whole.
         values: id -> how strange, in robust standard deviations above the median of the catalogue.
     """
 
@@ -215,32 +216,43 @@ def evidence_of(name: str, modality: str, ids: Sequence[str], scores: Floats) ->
     return Evidence(name, modality, dict(zip(ids, values.tolist(), strict=True)))
 
 
-def misfit(towers: Mapping[str, Embeddings]) -> dict[str, tuple[tuple[str, ...], Floats]]:
-    """How badly each modality of an item fits its other ones: modality -> ids that have another one, and the score.
+def misfit(towers: Mapping[str, Embeddings]) -> list[Evidence]:
+    """How badly the modalities of an item fit one another.
 
-    The score of modality m is the mean over the item's other modalities o of the standardised 1 - cosine(z_m, z_o),
-    minus what those others have among themselves: where a picture is of another item, all that is compared with the
-    picture is far off, and the rest is not. Between two modalities nothing says which of them is wrong.
+    Two modalities disagree by 1 - cosine of their vectors, in robust deviations over the items that have both. Where an
+    item has two modalities, that is all there is to say: nothing tells which of them is wrong. Where it has more, the
+    misfit of one of them is its mean disagreement with the others, less what those have among themselves: a picture of
+    another item disagrees with all of the rest, and the rest agrees.
 
     Args:
         towers: modality -> its own vectors, in one space (an aligned model).
+
+    Returns:
+        For each pair of modalities the items that have no other (`modality` is `a + b`), for each modality the items
+        that have at least two others.
     """
-    gaps: dict[str, dict[str, dict[str, float]]] = {}
-    for one in towers:
-        for two in towers:
-            if one < two:
-                for name, value in _pair_gaps(towers[one], towers[two]).items():
-                    gaps.setdefault(name, {}).setdefault(one, {})[two] = value
-                    gaps[name].setdefault(two, {})[one] = value
-    found: dict[str, tuple[list[str], list[float]]] = {}
-    for name, table in gaps.items():
-        for modality, others in table.items():
-            own = float(np.mean(list(others.values())))
-            among = [table[a][b] for a in others for b in others if a < b and b in table[a]]
-            ids, values = found.setdefault(modality, ([], []))
-            ids.append(name)
-            values.append(own - (float(np.mean(among)) if among else 0.0))
-    return {modality: (tuple(ids), np.asarray(values)) for modality, (ids, values) in found.items()}
+    gaps: dict[str, dict[tuple[str, str], float]] = {}
+    for one, two in combinations(sorted(towers), 2):
+        for name, value in _pair_gaps(towers[one], towers[two]).items():
+            gaps.setdefault(name, {})[one, two] = value
+    pairs: dict[tuple[str, str], dict[str, float]] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for name, found in gaps.items():
+        if len(found) == 1:
+            pair, value = next(iter(found.items()))
+            pairs.setdefault(pair, {})[name] = value
+            continue
+        for modality in {one for pair in found for one in pair}:
+            own = [value for pair, value in found.items() if modality in pair]
+            among = [value for pair, value in found.items() if modality not in pair]
+            parts.setdefault(modality, {})[name] = (
+                float(np.mean(own) - np.mean(among)) if among else float(np.mean(own))
+            )
+    out = [Evidence(f"{one} and {two} do not fit", f"{one} + {two}", pairs[one, two]) for one, two in sorted(pairs)]
+    for modality in sorted(parts):
+        ids, values = list(parts[modality]), np.asarray(list(parts[modality].values()))
+        out.append(evidence_of(f"{modality} does not fit the rest", modality, ids, values))
+    return out
 
 
 def _pair_gaps(one: Embeddings, two: Embeddings) -> dict[str, float]:
@@ -258,7 +270,7 @@ class Strange(Result):
 
     Args:
         id: its name. score: the largest of its evidence, in robust standard deviations. reason: the name of that;
-            modality: the one it speaks of, "" for the item as a whole.
+            modality: see `Evidence`.
         evidence: name -> value, of everything that there is about the item.
     """
 

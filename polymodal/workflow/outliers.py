@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polymodal.catalogue.quarantine import Quarantined
+from polymodal.catalogue.shards import Shards
 from polymodal.evaluate import Interval
 from polymodal.evaluate.values import Result, plain
 from polymodal.tasks.outliers import (
@@ -65,7 +69,7 @@ class Planted(Result):
         kind: of fault. faults, others: items that were compared. unseen: faulty items that could not be, as they have
             nothing else to compare with.
         auroc: score -> AUROC, `strangeness` being the ranking's. first: share of the first `faults` of the ranking that
-            are faulty; named: of the faulty among them, the share whose reason is the faulty modality.
+            are faulty; named: of those, the share whose reason is the faulty modality or the pair it is in.
     """
 
     kind: str
@@ -157,11 +161,9 @@ def find_outliers(
                 progress=move,
             )
         )
-    bad = [*getattr(opened.rows, "quarantine", ()), *opened.embedder.quarantine]
+    bad = _unread(opened)
     unread = {(one.id, one.modality) for one in bad}
-    reasons: dict[str, int] = {}
-    for one in bad:
-        reasons[one.reason] = reasons.get(one.reason, 0) + 1
+    reasons = dict(Counter(one.reason for one in bad).most_common())
     broken = faults.pop("broken file", {})
     scores = one_thread(lambda: stranger_scores(known, vectors.fused, values or None, seed=settings.seed))
     planted = tuple(
@@ -186,6 +188,15 @@ def find_outliers(
     write_table(out / "outliers.parquet", _columns(ranking, evidence, scores, vectors.fused.ids))
     write_json(out / "outliers.json", result.to_json())
     return result
+
+
+def _unread(opened: Opened) -> set[Quarantined]:
+    """Cells that could not be read, now or when the data was prepared."""
+    found = {*getattr(opened.rows, "quarantine", ()), *opened.embedder.quarantine}
+    if isinstance(opened.rows, Shards):
+        lines = (opened.rows.folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+        found |= {Quarantined(**json.loads(line)) for line in lines if line}
+    return found
 
 
 def _embed(opened: Opened) -> ItemVectors:
@@ -223,9 +234,7 @@ def _evidence(opened: Opened, vectors: ItemVectors, known: Embeddings) -> tuple[
     network = opened.embedder.network
     if not opened.embedder.recipe.objective.build(network).aligned:
         return out, ("This model does not align its modalities: whether they fit one another is not looked at.",)
-    for name, (ids, values_) in misfit(vectors.towers).items():
-        out.append(evidence_of(f"{name} does not fit the rest", name, ids, values_))
-    return out, ()
+    return [*out, *misfit(vectors.towers)], ()
 
 
 def _planted(
@@ -250,15 +259,16 @@ def _planted(
     by_id = {one.id: one for one in ranking}
     every = {name: np.asarray([values[at[i]] for i in compared]) for name, values in scores.items()}
     every["strangeness (the ranking)"] = np.asarray([by_id[i].score for i in compared])
-    for one in evidence:
-        if one.modality in names and "fit" in one.name:
-            every[one.name] = np.asarray([one.values.get(i, 0.0) for i in compared])
+    # how badly what can be faulty fits, alone or in a pair, where an item is in one of the two only
+    fits = [one for one in evidence if names & set(one.modality.split(" + ")) and "fit" in one.name]
+    if fits:
+        every["misfit of that modality"] = np.asarray([max(e.values.get(i, 0.0) for e in fits) for i in compared])
     options: Any = {"resamples": settings.resamples, "seed": settings.seed}
     found = {name: auroc_interval(values[~wrong], values[wrong], **options) for name, values in every.items()}
     wanted = set(compared)
     first = [one for one in ranking if one.id in wanted][: int(wrong.sum())]
     hits = [one for one in first if one.id in faults]
-    named = [one for one in hits if one.modality == faults[one.id]]
+    named = [one for one in hits if faults[one.id] in one.modality.split(" + ")]
     return Planted(
         kind,
         int(wrong.sum()),

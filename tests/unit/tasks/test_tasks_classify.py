@@ -28,7 +28,10 @@ def blobs(n, seed=0, classes=4, width=6, noise=0.5, share=None, prefix="i"):
 
 
 def three(noise=0.5, share=None):
-    parts = [blobs(n, seed, noise=noise, share=share, prefix=p) for n, seed, p in ((200, 1, "r"), (80, 2, "v"), (120, 3, "t"))]
+    parts = [
+        blobs(n, seed, noise=noise, share=share, prefix=p)
+        for n, seed, p in ((200, 1, "r"), (80, 2, "v"), (120, 3, "t"))
+    ]
     labels = {i: v for _, found in parts for i, v in found.items()}
     return *(vectors for vectors, _ in parts), labels
 
@@ -50,7 +53,9 @@ def test_two_labels_have_the_chances_of_scikit_learn():
     from sklearn.linear_model import LogisticRegression
 
     train, held, test, _ = three()
-    labels = {i: "yes" if z[0] > 0 else "no" for e in (train, held, test) for i, z in zip(e.ids, e.vectors, strict=True)}
+    labels = {
+        i: "yes" if z[0] > 0 else "no" for e in (train, held, test) for i, z in zip(e.ids, e.vectors, strict=True)
+    }
     made = fit_probe(train, held, labels)
     z = (train.vectors - made.head.centre) / made.head.spread
     theirs = LogisticRegression(C=made.head.penalty, max_iter=500, tol=1e-4).fit(z, [labels[i] for i in train.ids])
@@ -126,7 +131,7 @@ def test_the_error_is_that_of_the_formula():
     assert found.ece.mean == pytest.approx(wanted)
     assert found.ece.low < found.ece.high
     assert sum(b.n for b in found.bins) == 300
-    assert dict((t, n) for t, n, _ in found.sure)[0.9] == pytest.approx((confidence >= 0.9).mean())
+    assert {t: n for t, n, _ in found.sure}[0.9] == pytest.approx((confidence >= 0.9).mean())
 
 
 def test_scores_by_label_and_against_controls():
@@ -144,7 +149,7 @@ def test_scores_by_label_and_against_controls():
         if said:
             assert one.precision.mean == pytest.approx(np.mean([labels[i] == one.name for i in said]))
     assert scored.balanced.mean == pytest.approx(np.mean([one.recall.mean for one in scored.classes]))
-    assert [band.name for band in scored.bands][0] == "head"
+    assert scored.bands[0].name == "head"
     most = against("most", answers, dict.fromkeys(answers, "a"), labels)
     assert most.difference.mean == pytest.approx(scored.accuracy.mean - most.accuracy.mean)
     assert most.difference_balanced.mean == pytest.approx(scored.balanced.mean - most.balanced.mean)

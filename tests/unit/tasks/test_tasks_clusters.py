@@ -50,7 +50,7 @@ def test_numbers_go_by_size_and_unstable_clusters_say_so():
 
 
 def test_one_cluster_one_start_and_what_is_refused():
-    vectors, labels = blobs(8)
+    vectors, _ = blobs(8)
     one = cluster_items(vectors, 1, starts=1)
     assert one.assigned.tolist() == [0] * 8
     assert one.second.tolist() == [-1] * 8

@@ -66,7 +66,9 @@ def test_learnt_tested_kept_and_applied_again(half, tmp_path, method):
     assert again.scored.accuracy.mean == made.scored.accuracy.mean
     assert {path.name: path.read_bytes() for path in (run / "model").iterdir()} == before
     assert not list(tmp_path.glob("*.training"))
-    assert not [path for path in tmp_path.rglob("*") if path.suffix not in (".json", ".safetensors", ".csv", ".parquet", "")]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.suffix not in (".json", ".safetensors", ".csv", ".parquet", "")
+    ]
 
 
 def test_a_tuned_model_is_a_model(half, tmp_path):
@@ -186,11 +188,11 @@ def test_a_catalogue_without_splits_is_split_by_whole_groups(micro_shop, tmp_pat
     (data / "catalogue.toml").write_text(toml.replace('split = "split"\n', ""))
     rows = open_rows(data)
     ids = rows.index["id"].to_pylist()
-    values = {i: "x" for i in ids[:-6]}
+    values = dict.fromkeys(ids[:-6], "x")
     parts = part_rows(rows, values)
     groups = rows.index["group"].to_pylist()
     of = [{groups[row] for row in some} for some in (parts.train, parts.held, parts.test)]
-    assert not (of[0] & of[1] or of[0] & of[2] or of[1] & of[2])
+    assert sum(map(len, of)) == len(set.union(*of))
     assert set(ids_of(rows, parts.asked)) == set(ids[-6:])
     every = np.concatenate([parts.train, parts.held, parts.test, parts.asked])
     assert sorted(every.tolist()) == list(range(80))
