@@ -143,7 +143,7 @@ def _weights(n: int, resamples: int, seed: int) -> list[npt.NDArray[np.float32]]
 def _member(confidence: Floats) -> Floats:
     """(n, bins): 1 in the bin of each confidence; 0 belongs to the first."""
     place = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
-    return np.eye(_BINS)[place]
+    return np.asarray(np.eye(_BINS)[place], np.float64)
 
 
 def _errors(weights: Floats, member: Floats, confidence: Floats, right: Floats) -> Floats:

@@ -188,7 +188,7 @@ class Finetune:
         self.prior = torch.from_numpy(np.log(share) * config.balanced).float().to(self.device)
         head = Head(self.start)
         with torch.no_grad():
-            head.linear.bias -= self.prior.cpu()  # the probe's scores hold the frequencies already
+            head.linear.bias.sub_(self.prior.cpu())  # the probe's scores hold the frequencies already
         self.modules = nn.ModuleDict({"model": self.model, "head": head}).to(self.device)
         self.codes = torch.tensor([label_code(name) for name in names], device=self.device)
         self.scales, groups = self._groups()

@@ -118,8 +118,8 @@ def load_classifier(folder: Path, model: Path, device: str = "cpu") -> tuple[Sav
 def _head(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> LinearFit | Neighbours:
     labels = tuple(facts["labels"])
     if facts["head"] == "linear":
-        parts = [_array(arrays[name]) for name in ("weight", "bias", "centre", "spread")]
-        return LinearFit(labels, *parts, facts["penalty"], facts["converged"])
+        parts = {name: _array(arrays[name]) for name in ("weight", "bias", "centre", "spread")}
+        return LinearFit(labels, **parts, penalty=facts["penalty"], converged=facts["converged"])
     return Neighbours(labels, _array(arrays["vectors"]), _array(arrays["codes"]), facts["k"])
 
 

@@ -137,7 +137,7 @@ class Learning:
             ours: tested id -> predicted value.
         """
         most = max(sorted(self.counts), key=lambda name: self.counts[name])
-        out = [self._against("most frequent value", ours, dict.fromkeys(ours, most))]
+        out: list[Control | None] = [self._against("most frequent value", ours, dict.fromkeys(ours, most))]
         if self.settings.method != "probe":
             out.append(self._by_probe("probe of the same model", ours, self.vectors.fused))
         for name, vectors in self.vectors.alone.items():

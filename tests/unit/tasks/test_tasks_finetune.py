@@ -98,6 +98,12 @@ def test_it_stops_when_the_loss_no_longer_falls(world, tmp_path):
     tune = made(world, tmp_path, epochs=30, patience=2, learning_rate=0.2)
     tune.fit()
     assert tune.epochs[-1].number == tune.best_epoch.number + 2 < 30
+    # what is kept is the best epoch's, not the last one's
+    best, last = tune.best_epoch, tune.epochs[-1]
+    assert last.loss > best.loss + 0.01
+    tune.epochs.clear()
+    tune._judge()
+    assert tune.epochs[0].loss == pytest.approx(best.loss, abs=1e-9)
 
 
 def test_seeds_decide_everything(world, tmp_path):
