@@ -165,3 +165,14 @@ def test_the_head_is_the_probe(world):
     start = world[4]
     z = np.random.default_rng(0).standard_normal((5, len(start.centre))).astype(np.float32)
     assert Head(start)(torch.from_numpy(z)).detach().numpy() == pytest.approx(start.scores(z), abs=1e-4)
+
+
+def test_the_loss_is_that_of_the_formula(world, tmp_path):
+    tune = made(world, tmp_path, balanced=True, clip=1e9)
+    batch = next(iter(tune.stream.batches(tune.state)))[1][0]
+    tune.modules.train()
+    with torch.no_grad():
+        scores, truth = tune._scores(batch)
+        wanted = (torch.softmax(scores + tune.prior, 1) - torch.eye(scores.shape[1])[truth]).mean(0)
+    tune._update(batch)
+    assert tune.head.linear.bias.grad.tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
