@@ -39,7 +39,7 @@ def outliers(
     Example: polymodal outliers run demo/catalogue --label category --out strange
 
     Args:
-        model: A run or a model folder, also that of a tuned classifier.
+        model: A run or a model folder.
         data: A catalogue or prepared shards.
         out: Folder for outliers.json and outliers.parquet, which has every item.
         label: Whose values are left out and looked for; the first label by default.

@@ -59,8 +59,8 @@ def stranger_scores(
 
     Source: Lee et al. 2018 and Fort et al. 2021 (Mahalanobis, M3AE's figure 6); Hendrycks & Gimpel 2017 (max-softmax);
         Sun et al. 2022 (nearest known).
-    Differences: M3AE fine-tunes on the known classes first; here the vectors are as they are. A tuned classifier's
-        folder is a model too, and gives the protocol as published.
+    Differences: M3AE fine-tunes on the known classes first; here the vectors are as they are. A classifier that was
+        tuned on all classes has learnt the strangers, and must not be measured so.
     """
     classes = [labels[i] for i in known.ids] if labels is not None else ["all"] * len(known)
     out = {"Mahalanobis": Mahalanobis.fit(known.vectors, classes).score(asked.vectors)}

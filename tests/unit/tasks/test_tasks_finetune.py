@@ -87,7 +87,9 @@ def test_interrupted_and_resumed_is_as_never_stopped(world, tmp_path):
     with pytest.raises(Interrupted):
         part.fit(press)
     again = made(world, tmp_path / "part")
-    found = again.fit()
+    steps = []
+    found = again.fit(lambda step, _: steps.append(step))
+    assert steps[0] == 7  # after the checkpoint of step 6
     assert again.epochs == whole.epochs
     assert np.array_equal(found.weight, wanted.weight)
     for name, value in whole.model.state_dict().items():
