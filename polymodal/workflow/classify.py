@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polymodal.evaluate import LinearFit, label_leak, leak_warning
+from polymodal.evaluate import Leak, LinearFit, label_leak, leak_warning
 from polymodal.evaluate.values import plain
 from polymodal.tasks.classify import Classifier, Predictions
 from polymodal.tasks.finetune import Epoch
@@ -106,7 +106,8 @@ def classify(
     if scored is not None and settings.controls:
         scored = dataclasses.replace(scored, controls=work.controls(ours))
     left = [f"Too few items to learn from: {', '.join(f'{v} {n}' for v, n in work.left_out.items())}."]
-    result = _result(out, save, saved, predictions, vectors, values, scored)
+    leak = _leak(vectors, predictions, values, label, opened.embedder.modalities)
+    result = _result(out, save, saved, predictions, vectors, values, scored, leak)
     return _written(
         dataclasses.replace(
             result,
@@ -162,13 +163,25 @@ def apply_classifier(
         notes.append("Items that the classifier learnt from or was tuned on are predicted, but not scored.")
     if saved.label not in opened.labels:
         notes.append(f"The data has no label {saved.label!r}: nothing is scored.")
-    result = _result(out, classifier, saved, predictions, vectors, values, scored)
+    leak = _leak(vectors, predictions, values, saved.label, embedder.modalities)
+    result = _result(out, classifier, saved, predictions, vectors, values, scored, leak)
     return _written(dataclasses.replace(result, notes=tuple(notes)), predictions, values)
 
 
 def _score(saved: Saved, vectors: Embeddings, values: Mapping[str, str], options: Any) -> Scored:
     predictions = saved.classifier.predict(vectors)
     return score(predictions, saved.classifier, vectors, values, saved.counts, saved.label, **options)
+
+
+def _leak(
+    vectors: ItemVectors,
+    predictions: Predictions,
+    values: Mapping[str, str],
+    label: str,
+    modalities: Collection[str],
+) -> Leak:
+    ids = frozenset(predictions.ids)
+    return label_leak([record for record in vectors.records if record.id in ids], values, label, modalities)
 
 
 def _result(
@@ -179,21 +192,18 @@ def _result(
     vectors: ItemVectors,
     values: Mapping[str, str],
     scored: Scored | None,
+    leak: Leak,
 ) -> ClassifyResult:
-    ids = frozenset(predictions.ids)
-    records = [record for record in vectors.records if record.id in ids]
-    leak = label_leak(records, values, saved.label)
-    unknown = sum(i not in values for i in ids)
-    empty = len(vectors.empty)
+    unknown = sum(i not in values for i in predictions.ids)
     return ClassifyResult(
         out,
         out.with_suffix(".json"),
         folder,
         saved.label,
         saved.method,
-        len(ids),
+        len(predictions.ids),
         unknown,
-        empty,
+        len(vectors.empty),
         _how(saved.classifier, None),
         scored,
         leak.to_json(),
