@@ -166,3 +166,15 @@ def test_a_label_that_was_not_learnt_counts_as_wrong():
     assert next(one for one in scored.classes if one.name == "new").recall.mean == 0
     with pytest.raises(BadInput, match="a label for each"):
         score(made.predict(test), made, test, {}, {"a": 1}, "kind")
+
+
+def test_the_temperature_is_fitted_on_what_was_held_out_and_used():
+    train, held, test, labels = three(noise=1.0)
+    made = fit_probe(train, held, labels)
+    truth = np.asarray(["abcd".index(labels[i]) for i in held.ids])
+    assert made.temperature == pytest.approx(temperature(made.adjusted(held.vectors), truth))
+    hot = replace(made, temperature=2.0)
+    wanted = np.exp(log_softmax(made.head.scores(test.vectors) / 2))
+    assert hot.predict(test).probabilities == pytest.approx(wanted)
+    few = replace(held, ids=held.ids[:9], vectors=held.vectors[:9])
+    assert replace(made, temperature=1.0).calibrated(few, labels).temperature == 1.0
