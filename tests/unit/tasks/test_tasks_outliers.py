@@ -146,3 +146,18 @@ def test_ranking_breaks_ties_by_id_and_keeps_all_evidence():
     found = rank_strange([one, two])
     assert [item.id for item in found] == sorted(["x", "y", "z"], key=lambda i: (-{"z": found[0].score}.get(i, 0), i))
     assert set(next(item for item in found if item.id == "y").evidence) == {"a", "b"}
+
+
+def test_the_misfit_is_that_of_the_formula():
+    towers = shop((5, 17))
+    found = next(one for one in misfit(towers) if one.modality == "image")
+
+    def gap(a, b):
+        both = [i for i in towers[a].ids if i in towers[b].ids]
+        away = 1 - (towers[a].rows(both) * towers[b].rows(both)).sum(1)
+        return evidence_of("", "", both, away.astype(np.float64)).values
+
+    text, table, rest = gap("image", "text"), gap("image", "table"), gap("text", "table")
+    scores = np.asarray([(text[i] + table[i]) / 2 - rest[i] for i in towers["table"].ids])
+    wanted = evidence_of("", "", towers["table"].ids, scores).values
+    assert found.values == pytest.approx(wanted, abs=1e-3)
