@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 
 from polymodal import cli_methods, cli_tasks
 from polymodal.workflow.shell import run_app
-from polymodal.workflow.terminal import bar, console, emit, stage_bar
+from polymodal.workflow.terminal import bar, caution, console, emit, stage_bar
 
 __all__ = ["app", "main"]
 
@@ -344,6 +344,7 @@ def evaluate(
     said = shlex.join(["polymodal", *sys.argv[1:]])
     with stage_bar(console()) as progress:
         result = run_evaluation(model, data, out, settings, command=said, device=device, progress=progress)
+    caution(result.warning)
     emit(json, result.to_json(), evaluate_text(result))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from polymodal.workflow.terminal import console, emit
+from polymodal.workflow.terminal import caution, console, emit
 
 __all__ = ["register"]
 
@@ -144,6 +144,7 @@ def compare(
         tuple(set_ or ()), split, train_split, label, max_items, combinations,
     )  # fmt: skip
     made = run(data, out, settings, console=console(), device=device, command=_command())
+    caution(made.warning)
     where = f"{out / 'compare.md'}, which has all tables, and {out / 'compare.json'}"
     emit(json, made.to_json(), bench_text(made.result.question, made.shown, made.result.findings, where))
 

@@ -23,17 +23,21 @@ from polymodal.train.checkpoint import read_folder, write_folder
 from polymodal.train.optim import autocast, pick_precision
 from polymodal.types import BadInput, Embeddings, MediaError, MediaReason, Record
 
-__all__ = ["Embedder", "export", "model_folder"]
+__all__ = ["Embedder", "export", "model_files", "model_folder"]
 
 
 def export(folder: Path, recipe: Recipe, fitted: Mapping[str, Fitted], weights: Mapping[str, Tensor]) -> Path:
     """Write a model folder: weights (safetensors), recipe and fitted (JSON), checksums. No code, nothing pickled."""
-    files = {
+    return write_folder(folder, model_files(recipe, fitted, weights))
+
+
+def model_files(recipe: Recipe, fitted: Mapping[str, Fitted], weights: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """The files that make a folder a model folder, by name."""
+    return {
         "model.safetensors": save_tensors({name: value.contiguous().cpu() for name, value in weights.items()}),
         "recipe.json": recipe.model_dump_json(indent=1).encode(),
         "fitted.json": json.dumps(fitted, ensure_ascii=False, sort_keys=True).encode(),
     }
-    return write_folder(folder, files)
 
 
 def model_folder(path: Path) -> Path:

@@ -12,6 +12,7 @@ from polymodal.compare._plan import CompareSettings
 from polymodal.compare._tables import make_tables
 from polymodal.compare._view import JUDGED, TASKS, Controls, Run, View
 from polymodal.compare._world import World
+from polymodal.evaluate import label_leak, leak_warning
 
 __all__ = ["report"]
 
@@ -25,8 +26,9 @@ _MANY = "Intervals are 95 % of the mean over seeds (Student's t), and not correc
 
 def report(
     world: World, settings: CompareSettings, runs: Sequence[Run], controls: Sequence[Controls], command: str
-) -> tuple[Result, dict[str, Any], tuple[Table, ...]]:
-    """The result, the content of compare.json, and the tables that a terminal shows."""
+) -> tuple[Result, dict[str, Any], tuple[Table, ...], str]:
+    """The result, the content of compare.json, the tables that a terminal shows, and a warning where the input names
+    the label."""
     tables: list[Table] = []
     shown: list[Table] = []
     findings: list[str] = []
@@ -39,6 +41,13 @@ def report(
         tables += made
         findings += _findings(view)
         pictures |= _pictures(view, f"compare-{number + 1}")
+    leaks = {
+        " + ".join(names): label_leak(world.tested, world.labels, world.label, names)
+        for names in dict.fromkeys(run.setting.modalities for run in runs)
+    }
+    leaking = next((name for name, leak in leaks.items() if leak.leaks), None)
+    warning = "" if leaking is None else f"{leaking}: {leak_warning([leaks[leaking]])}"
+    findings += [warning] if warning else []
     findings += [_MANY] if len(settings.seeds) > 1 else ["One seed: no interval, and no verdict."]
     findings += [_NOISE] if settings.seconds is not None else []
     facts = {**settings.to_json(), **world.facts()}
@@ -49,8 +58,9 @@ def report(
         **result.to_json(),
         "runs": [run.to_json() for run in runs],
         "controls": [dataclasses.asdict(c) for c in controls],
+        "leaks": {names: leak.to_json() for names, leak in leaks.items()},
     }
-    return result, content, tuple(shown)
+    return result, content, tuple(shown), warning
 
 
 def _findings(view: View) -> list[str]:

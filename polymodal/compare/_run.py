@@ -46,12 +46,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found and where it is written; `shown` are the tables for a terminal."""
+    """What a comparison found and where it is written; `shown` are the tables for a terminal, `warning` what
+    to say where the input names the label."""
 
     result: Result
     folder: Path
     content: dict[str, Any]
     shown: tuple[Table, ...]
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -104,11 +106,11 @@ def compare(
     bench = _Comparison(world, out, settings, methods, console, device)
     for names in sets:
         bench.run(names)
-    result, content, shown = report(world, settings, bench.runs, bench.controls, command)
+    result, content, shown, warning = report(world, settings, bench.runs, bench.controls, command)
     _write(out, result, content, command)
     if all(run.error for run in bench.runs):
         raise PolymodalError(f"No method could be trained. {bench.runs[0].method}: {bench.runs[0].error}")
-    return Compared(result, out, content, shown)
+    return Compared(result, out, content, shown, warning)
 
 
 def _recipes(

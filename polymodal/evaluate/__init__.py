@@ -14,7 +14,17 @@ from polymodal.evaluate.explain import (
     uniformity,
 )
 from polymodal.evaluate.intervals import Difference, Interval, interval, intervals, paired
-from polymodal.evaluate.probe import Classification, Regression, knn_probe, linear_probe, ridge_probe
+from polymodal.evaluate.leak import Leak, label_leak, leak_warning
+from polymodal.evaluate.probe import (
+    Classification,
+    LinearFit,
+    Regression,
+    classified,
+    fit_linear,
+    knn_probe,
+    linear_probe,
+    ridge_probe,
+)
 from polymodal.evaluate.relevance import Keyed, Relevance, by_id, by_key, by_qrels
 from polymodal.evaluate.report import (
     Breakdown,
@@ -66,6 +76,8 @@ __all__ = [
     "Interval",
     "Judged",
     "Keyed",
+    "Leak",
+    "LinearFit",
     "MeanWeights",
     "RankCorrelation",
     "Regression",
@@ -85,9 +97,11 @@ __all__ = [
     "by_key",
     "by_pattern",
     "by_qrels",
+    "classified",
     "cluster",
     "compare_controls",
     "effective_rank",
+    "fit_linear",
     "geometry",
     "interval",
     "intervals",
@@ -96,6 +110,8 @@ __all__ = [
     "k_means",
     "knn_probe",
     "label_bands",
+    "label_leak",
+    "leak_warning",
     "linear_probe",
     "make_examples",
     "mean_fusion",

@@ -10,6 +10,7 @@ from polymodal.evaluate.breakdown import GroupScore
 from polymodal.evaluate.clustering import Clustering
 from polymodal.evaluate.controls import Comparison
 from polymodal.evaluate.explain import Geometry, MeanWeights, RankCorrelation
+from polymodal.evaluate.leak import Leak
 from polymodal.evaluate.probe import Classification, Regression
 from polymodal.evaluate.retrieval import Retrieval
 from polymodal.evaluate.robustness import SubsetMatrix, SubsetScore
@@ -94,6 +95,7 @@ class Report(Result):
         thumbnails: id -> encoded PNG or JPEG; titles: id -> text; descriptions: id -> one more line.
         commands: section (`matrix controls weights curves space examples probes breakdowns facts`) -> the command that
             made it; `command` where missing.
+        leaks: how often the input names each label that is scored.
         notes: sentences for the end of the page.
     """
 
@@ -126,6 +128,7 @@ class Report(Result):
     titles: Mapping[str, str] = field(default_factory=dict, repr=False)
     descriptions: Mapping[str, str] = field(default_factory=dict, repr=False)
     commands: Mapping[str, str] = field(default_factory=dict)
+    leaks: tuple[Leak, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _label_scores(
         precision.append(measure(judge(relevance, part, found), "map"))
         near, cosine = found[:, :k], np.where(found[:, :k] >= 0, scores[:, :k], -1.0).astype(np.float64)
         codes = np.where(near >= 0, relevance.corpus[near], -1)
-        votes = knn_votes(cosine, codes, int(relevance.corpus.max()) + 1)
+        votes = knn_votes(cosine, codes, int(relevance.corpus.max()) + 1).argmax(1)
         right.append((votes == relevance.queries[part]).astype(np.float64))
     return np.concatenate(precision), np.concatenate(right)
 

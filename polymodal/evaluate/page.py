@@ -17,6 +17,7 @@ from polymodal.evaluate.blocks import (
     verdict_table,
 )
 from polymodal.evaluate.contents import Breakdown, Example, Facts, Report
+from polymodal.evaluate.leak import leak_warning
 from polymodal.evaluate.retrieval import Retrieval
 from polymodal.evaluate.robustness import SubsetMatrix
 from polymodal.evaluate.space import space_map
@@ -69,6 +70,8 @@ def _summary(result: Report) -> Section:
         for h in result.headlines
     )
     body = f'<div class="tiles">{tiles}</div>' if tiles else ""
+    leaking = leak_warning(result.leaks)
+    body += f'<p class="warning">{esc(leaking)}</p>' if leaking else ""
     for comparison in result.comparisons:
         said = statements(comparison)
         if said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,7 +17,17 @@ from polymodal.evaluate.topk import top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings, MissingExtra
 
-__all__ = ["Classification", "Regression", "knn_probe", "knn_votes", "linear_probe", "ridge_probe"]
+__all__ = [
+    "Classification",
+    "LinearFit",
+    "Regression",
+    "classified",
+    "fit_linear",
+    "knn_probe",
+    "knn_votes",
+    "linear_probe",
+    "ridge_probe",
+]
 
 Ints = npt.NDArray[np.int64]
 
@@ -70,21 +81,21 @@ class Regression(Result):
     r2: Interval
 
 
-def knn_votes(scores: Floats, neighbours: Ints, classes: int, *, weighted: bool = True) -> Ints:
-    """The winning label of each row.
+def knn_votes(scores: Floats, neighbours: Ints, classes: int, *, weighted: bool = True) -> Floats:
+    """The votes of each row for every label; the most win, ties go to the smaller code.
 
     Args:
         scores: (n, k) cosines, best first; neighbours: (n, k) label codes, -1 for no neighbour.
-        weighted: a vote counts exp(cosine / 0.07), else 1. Ties go to the smaller code.
+        weighted: a vote counts exp(cosine / 0.07), relative to the best neighbour's, else 1.
 
     Returns:
-        (n,) label codes.
+        (n, classes).
     """
     weight = np.exp((scores - scores[:, :1]) / _VOTE_TEMPERATURE) if weighted else np.ones(scores.shape)
     weight = np.where(neighbours >= 0, weight, 0.0)
     cells = np.arange(len(scores))[:, None] * classes + np.maximum(neighbours, 0)
-    votes = np.bincount(cells.ravel(), weight.ravel(), len(scores) * classes).reshape(len(scores), classes)
-    return np.asarray(votes.argmax(1), np.int64)
+    votes = np.bincount(cells.ravel(), weight.ravel(), len(scores) * classes)
+    return np.asarray(votes.reshape(len(scores), classes), np.float64)
 
 
 def knn_probe(
@@ -118,8 +129,10 @@ def knn_probe(
     finite = np.where(rows >= 0, scores, -1.0).astype(np.float64)
     votes = knn_votes(finite, np.where(rows >= 0, held[rows], -1), len(names), weighted=weighted)
     settings = {"k": k, "weighted": weighted, "leave one out": test is None}
-    answers = [names[v] for v in votes]
-    return _classified(name, "k-NN", settings, known.ids, tested.ids, answers, labels, resamples, seed)
+    answers = [names[v] for v in votes.argmax(1)]
+    return classified(
+        name, "k-NN", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
+    )
 
 
 def linear_probe(
@@ -145,6 +158,50 @@ def linear_probe(
         MissingExtra: scikit-learn is not installed.
     """
     known, tested = _labelled(train, labels, "train"), _labelled(test, labels, "test")
+    fit = fit_linear(known, labels, validation=validation, penalties=penalties, seed=seed)
+    answers = [fit.labels[c] for c in fit.scores(tested.vectors).argmax(1)]
+    settings = {
+        "C": fit.penalty,
+        "tuned on": "validation" if validation is not None else "a fifth of the training items",
+        "converged": fit.converged,
+    }
+    return classified(
+        name, "linear", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
+    )
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A linear classifier of C labels: scores(z) = ((z - centre) / spread) weight^T + bias, whose softmax are chances.
+
+    Args:
+        labels: C names, sorted. weight: (C, E); bias: (C,); centre, spread: (E,).
+        penalty: the chosen C, the inverse strength of the L2 penalty; converged: whether the solver came to its end.
+    """
+
+    labels: tuple[str, ...]
+    weight: Floats
+    bias: Floats
+    centre: Floats
+    spread: Floats
+    penalty: float
+    converged: bool
+
+    def scores(self, vectors: npt.NDArray[np.floating]) -> Floats:
+        """(n, E) -> (n, C)."""
+        return np.asarray((vectors - self.centre) / self.spread @ self.weight.T + self.bias, np.float64)
+
+
+def fit_linear(
+    train: Embeddings,
+    labels: Mapping[str, str],
+    *,
+    validation: Embeddings | None = None,
+    penalties: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
+    seed: int = 0,
+) -> LinearFit:
+    """The classifier of `linear_probe`, with the same arguments and errors."""
+    known = _labelled(train, labels, "train")
     target = np.asarray([labels[i] for i in known.ids])
     if len(np.unique(target)) < 2:
         raise BadInput("labels", "at least two labels among the training items", f"{len(np.unique(target))}")
@@ -161,13 +218,11 @@ def linear_probe(
     scores = [float((fitted.predict(tune_in) == tune_target).mean()) for fitted in candidates]
     best = sorted(penalties)[int(np.argmax(scores))]
     final = _logistic(inputs, target, best)
-    answers = final.predict((tested.vectors - centre) / spread).tolist()
-    settings = {
-        "C": best,
-        "tuned on": "validation" if validation is not None else "a fifth of the training items",
-        "converged": int(final.n_iter_.max()) < final.max_iter,
-    }
-    return _classified(name, "linear", settings, known.ids, tested.ids, answers, labels, resamples, seed)
+    weight, bias = final.coef_, final.intercept_
+    if len(final.classes_) == 2:  # one row for the second label: the first has 0
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    names = tuple(map(str, final.classes_))
+    return LinearFit(names, weight, bias, centre, spread, best, int(final.n_iter_.max()) < final.max_iter)
 
 
 def ridge_probe(
@@ -228,20 +283,24 @@ def _bounds(whole: float, drawn: Floats, n: int) -> Interval:
     return Interval(whole, float(low), float(high), n)
 
 
-def _classified(
+def classified(
     name: str,
     method: str,
     settings: Mapping[str, Any],
-    train_ids: Sequence[str],
+    counts: Mapping[str, int],
     test_ids: Sequence[str],
     answers: Sequence[str],
     labels: Mapping[str, str],
-    resamples: int,
-    seed: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Classification:
-    counts: dict[str, int] = {}
-    for i in train_ids:
-        counts[labels[i]] = counts.get(labels[i], 0) + 1
+    """The Classification that some answers make.
+
+    Args:
+        counts: label -> items that were learnt from. test_ids, answers: who was asked, and the labels answered.
+        labels: id -> label, of all `test_ids`.
+    """
     truth = [labels[i] for i in test_ids]
     right = np.asarray([a == t for a, t in zip(answers, truth, strict=True)], np.float64)
     scored = dict(zip(test_ids, right, strict=True))
@@ -252,7 +311,7 @@ def _classified(
         method,
         settings,
         len(counts),
-        len(train_ids),
+        sum(counts.values()),
         len(test_ids),
         sum(t not in counts for t in truth),
         interval(right, resamples=resamples, seed=seed),
@@ -278,6 +337,10 @@ def _balanced(right: Floats, truth: Sequence[str], resamples: int, seed: int) ->
     whole = float(score(np.ones((1, len(right))))[0])
     drawn = [score(w.astype(np.float64)) for w in resample_weights(len(right), resamples, seed)] if resamples else []
     return _bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), len(right))
+
+
+def _counts(embeddings: Embeddings, labels: Mapping[str, str]) -> Counter[str]:
+    return Counter(labels[i] for i in embeddings.ids)
 
 
 def _labelled(embeddings: Embeddings, labels: Mapping[str, Any], role: str) -> Embeddings:

@@ -41,6 +41,7 @@ code{font:13px/1.5 var(--mono);overflow-wrap:anywhere}
 .tile b{display:block;font-size:30px;line-height:1.15;font-weight:620;letter-spacing:-.02em}
 .tile span{display:block;font-size:14px;margin-top:5px;line-height:1.4}
 .tile small{display:block;color:var(--soft);font-size:12.5px;margin-top:5px;line-height:1.4}
+p.warning{border-left:3px solid var(--open);background:var(--openbg);padding:10px 16px;border-radius:0 8px 8px 0}
 p.said{font-size:18px;line-height:1.5;margin:28px 0 12px}
 .badge{display:inline-block;font-size:12px;font-weight:640;border-radius:99px;padding:3px 10px;text-align:center;
   white-space:nowrap;margin-top:1px}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from polymodal.recipe import TrainConfig
 
 __all__ = [
     "Average",
+    "Schedule",
     "autocast",
     "build_optimizer",
     "learning_rate",
@@ -36,7 +37,20 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+class Schedule(Protocol):
+    """Peak learning rate, and share of the steps until it and share of it at the end (see `TrainConfig`)."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def warmup(self) -> float: ...
+
+    @property
+    def final(self) -> float: ...
+
+
+def learning_rate(config: Schedule, step: int, steps: int) -> float:
     """The rate of step 0 ... steps - 1: linear warm-up, then half a cosine down to `final` of the peak."""
     warm = max(1, round(config.warmup * steps))
     if step < warm:

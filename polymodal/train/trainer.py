@@ -35,7 +35,7 @@ from polymodal.train.optim import (
 )
 from polymodal.types import BadInput, PolymodalError
 
-__all__ = ["Interrupted", "Stream", "Trainer"]
+__all__ = ["Interrupted", "Stream", "Trainer", "stop_flag"]
 
 
 class Interrupted(PolymodalError):
@@ -96,7 +96,7 @@ class Trainer:
         metrics = Metrics(self.run / "metrics.jsonl", self.step) if self._first else None
         batches = self.stream.batches(self.state)
         begun, rows = time.monotonic(), 0
-        with _stop_flag() as pressed, Ticker(self.steps, self.step, self._console) as ticker:
+        with stop_flag() as pressed, Ticker(self.steps, self.step, self._console) as ticker:
             while self.step < self.steps:
                 look = self.step % config.log_every == 0 or self.step == self.steps - 1
                 micro = [self._take(batches) for _ in range(config.accumulate)]
@@ -225,7 +225,7 @@ class Trainer:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[list[int]]:
+def stop_flag() -> Iterator[list[int]]:
     """A list that the first Ctrl-C (or SIGTERM) puts something into; a second one interrupts at once."""
     stopped: list[int] = []
 

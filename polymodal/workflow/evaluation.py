@@ -29,6 +29,8 @@ from polymodal.evaluate import (
     cluster,
     compare_controls,
     geometry,
+    label_leak,
+    leak_warning,
     mean_fusion,
     random_like,
     retrieve,
@@ -80,7 +82,8 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Where the report is, its headlines, the sentences about the controls, the tally, and the figures of a summary."""
+    """Where the report is, its headlines, the sentences about the controls, the tally, the figures of a summary, and a
+    warning where the input names the labels that are scored ("" where not)."""
 
     json_path: Path
     html_path: Path
@@ -90,6 +93,7 @@ class EvaluateResult:
     statements: tuple[str, ...]
     tally: str
     figures: dict[str, Any]
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -101,6 +105,7 @@ class EvaluateResult:
             "statements": list(self.statements),
             "tally": self.tally,
             "figures": self.figures,
+            "warning": self.warning,
         }
 
 
@@ -178,6 +183,7 @@ def evaluate(
         tuple(s.text for s in said),
         tally(said, "fused") if said else "",
         headlines.figures(report, world.label),
+        leak_warning(report.leaks),
     )
 
 
@@ -294,6 +300,7 @@ def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
         thumbnails=shown,
         titles={r.id: title_of(r) for r in world.records},
         descriptions={i: v for i, v in world.chosen.items() if i in found.presence},
+        leaks=tuple(label_leak(world.records, v, name, world.names) for name, v in world.labels.items()),
         notes=_notes(world, bool(groups)),
     )
     return headlines.with_headlines(report, world.label)

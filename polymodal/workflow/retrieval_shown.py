@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from polymodal.evaluate import Interval
+from polymodal.workflow.matcher_tuning import TuneResult
 from polymodal.workflow.retrieval import Finding, RetrieveResult
-from polymodal.workflow.tuning import TuneResult
 
 __all__ = ["retrieve_text", "tune_text"]
 

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["bar", "complain", "console", "emit", "stage_bar"]
+__all__ = ["bar", "caution", "complain", "console", "emit", "stage_bar"]
 
 INTERRUPTED = 3  # exit code: stopped by Ctrl-C, saved, can go on
 _PLAIN_WIDTH = 120
@@ -51,6 +51,15 @@ def complain(message: str, code: int, hint: str = "") -> int:
     if hint:
         shown.print(hint, markup=False, style="dim")
     return code
+
+
+def caution(message: str) -> None:
+    """A warning on standard error; nothing where there is none to give."""
+    if message and _leads():
+        shown = Console(stderr=True, highlight=False)
+        if not shown.is_terminal:
+            shown = Console(stderr=True, highlight=False, width=_PLAIN_WIDTH)
+        shown.print("[bold yellow]warning:[/]", Text(message))
 
 
 def _progress(console: Console) -> Progress:

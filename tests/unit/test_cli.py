@@ -18,6 +18,8 @@ from polymodal.types import BadInput, CorruptCheckpoint
 COMMANDS = (
     "audit",
     "bench",
+    "classify",
+    "cluster",
     "compare",
     "demo",
     "embed",
@@ -26,6 +28,7 @@ COMMANDS = (
     "guess",
     "import",
     "index",
+    "outliers",
     "prepare",
     "recipes",
     "retrieve",

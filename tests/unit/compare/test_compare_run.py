@@ -78,6 +78,10 @@ def test_the_files_say_the_same(done: Compared):
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
         assert f"]({name})" in text
     assert len(written["pictures"]) == 2
+    # titles and facts of this catalogue say the colour
+    assert written["leaks"]["title + facts"]["share"] == 1.0
+    assert "names their label, word for word: colour 100%" in done.warning
+    assert done.warning in text
     assert not list(done.folder.rglob("*.part"))
     assert not list(done.folder.rglob("checkpoints"))
 

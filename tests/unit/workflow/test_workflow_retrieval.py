@@ -18,12 +18,12 @@ from polymodal.tasks.tune_matcher import TuneConfig
 from polymodal.types import BadInput
 from polymodal.workflow import retrieval, tuning
 from polymodal.workflow.listing import train_or_resume
+from polymodal.workflow.matcher_tuning import tune_data
 from polymodal.workflow.opened import open_task
 from polymodal.workflow.pairs import open_log, text_modality
 from polymodal.workflow.retrieval import RetrieveSettings, retrieve_data
 from polymodal.workflow.sides import side_of_rows
 from polymodal.workflow.training import open_rows
-from polymodal.workflow.tuning import tune_data
 
 CROSS = RetrieveSettings(queries=("title",), corpus=("facts",), split="train", ks=(1, 5), resamples=20)
 
