@@ -456,7 +456,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "rows are asked that nobody could be mistaken for",
         "objectives/streams.py",
-        "counted = some & exists[changed, rows]",
+        "counted = some & exists[changed, torch.arange(len(batch), device=present.device)]",
         "counted = some",
         STREAMS,
     ),
@@ -531,15 +531,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "a donor lacks what the row has",
         "objectives/interbert.py",
-        "possible = ~lacks & (",
-        "possible = (",
+        "eligible = ~lacks & eligible_partners(",
+        "eligible = eligible_partners(",
         INTERBERT,
     ),
     _m(
         "equal content called a mismatch",
-        "objectives/interbert.py",
-        "eligible & (batch.digests[name][:, None] != batch.digests[name][None])",
-        "eligible",
+        "losses/pairing.py",
+        "& (digests[own, None] != digests[None])",
+        "",
         INTERBERT,
     ),
     _m(
