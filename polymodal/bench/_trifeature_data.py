@@ -111,7 +111,9 @@ def _render(shape: int, texture: int, colour: int, random: np.random.Generator) 
     inside = np.clip(_SHAPES[shape](*turned()) * radius + 0.5, 0, 1)[..., None]
     u, v = turned()
     pattern = _TEXTURES[texture](u * 2.6, v * 2.6)[..., None]
-    painted = COLOURS[colour] * pattern + (0.35 * COLOURS[colour] + 0.65 * 128) * (1 - pattern)
+    # a texture must be seen in every colour: dark on light ones, light on dark ones
+    other = 20.0 if COLOURS[colour] @ (0.3, 0.59, 0.11) > 110 else 235.0
+    painted = COLOURS[colour] * pattern + other * (1 - pattern)
     made: npt.NDArray[np.uint8] = np.rint(painted * inside + 128 * (1 - inside)).astype(np.uint8).transpose(2, 0, 1)
     return made
 

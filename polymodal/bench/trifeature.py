@@ -78,12 +78,11 @@ def run(options: Options) -> Result:
     """Two trainings a method and seed: on pairs that share the shape alone, for redundancy and uniqueness, and on pairs
     that also follow a fixed rule from texture to colour, for synergy.
 
-    Settings: `steps` of the first training (1000) and `synergy_steps` of the second, which takes longer to show
-    anything (2000); `methods`, names of METHODS separated by ";".
+    Settings: `steps` of the first training (2000) and `synergy_steps` of the second (as many); `methods`, names of METHODS separated by ";".
     """
     quick = options.quick
-    steps = int(options.settings.get("steps", "20" if quick else "1000"))
-    long = int(options.settings.get("synergy_steps", steps if quick else "2000"))
+    steps = int(options.settings.get("steps", "20" if quick else "2000"))
+    long = int(options.settings.get("synergy_steps", steps))
     chosen = [m.strip() for m in options.settings.get("methods", ";".join(METHODS)).split(";")]
     for name in chosen:
         if name not in METHODS:
