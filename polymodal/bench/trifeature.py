@@ -78,7 +78,8 @@ def run(options: Options) -> Result:
     """Two trainings a method and seed: on pairs that share the shape alone, for redundancy and uniqueness, and on pairs
     that also follow a fixed rule from texture to colour, for synergy.
 
-    Settings: `steps` of the first training (2000) and `synergy_steps` of the second (as many); `methods`, names of METHODS separated by ";".
+    Settings: `steps` of the first training (2000) and `synergy_steps` of the second (as many); `methods`, names of
+    METHODS separated by ";".
     """
     quick = options.quick
     steps = int(options.settings.get("steps", "20" if quick else "2000"))
