@@ -8,7 +8,7 @@ from typing import Protocol
 from polymodal.config import nearest
 from polymodal.index import Facet, Index
 from polymodal.service.cards import Card, MediaFile
-from polymodal.tasks.calibrate import Calibrator
+from polymodal.tasks.probability import Calibrator
 from polymodal.tasks.recommend import Blend, Recommended, Recommender, Wanted, check_topic, middle
 from polymodal.types import BadInput, Embeds, Hit, MediaError, Record, Where
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from polymodal.evaluate import Difference, Interval, interval, judge_lists, measure, paired
 from polymodal.evaluate.intervals import resample_weights
 from polymodal.evaluate.values import Result
-from polymodal.tasks.calibrate import Calibrator, Isotonic, Platt, brier, expected_error
+from polymodal.tasks.probability import Calibrator, Isotonic, Platt, brier, expected_error
 from polymodal.types import BadInput, Embeddings, Record
 
 __all__ = [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from polymodal.tasks.calibrate import Calibrator, parse_calibrator
+from polymodal.tasks.probability import Calibrator, parse_calibrator
 from polymodal.types import BadInput, ModelMismatch
+from polymodal.workflow.files import write_json
 
 __all__ = ["read_calibration", "write_calibration"]
 
@@ -42,8 +42,4 @@ def write_calibration(index: Path, model: str, found: Mapping[str, Calibrator]) 
     except BadInput:
         kept = dict(found)
     path = index / FILE
-    part = path.with_name(f"{FILE}.{os.getpid()}.part")
-    data = {"model": model, "of": {name: one.to_json() for name, one in kept.items()}}
-    part.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_json(path, {"model": model, "of": {name: one.to_json() for name, one in kept.items()}})

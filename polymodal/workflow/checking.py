@@ -12,6 +12,7 @@ from polymodal.catalogue.guess import Guess, guess
 from polymodal.catalogue.reader import Catalogue
 from polymodal.catalogue.schema import CONFIG_NAME
 from polymodal.types import BadInput
+from polymodal.workflow.files import write_text
 
 __all__ = ["GuessResult", "audit_data", "guess_data"]
 
@@ -72,7 +73,5 @@ def guess_data(data: Path, write: bool = False) -> GuessResult:
         return GuessResult(found, None)
     if target.exists():
         raise BadInput("--write", f"no {CONFIG_NAME} yet", str(target), "Edit that file, or remove it first.")
-    part = target.with_name(f"{target.name}.part")
-    part.write_text(found.to_text(), encoding="utf-8")
-    part.replace(target)
+    write_text(target, found.to_text())
     return GuessResult(found, target)

@@ -25,9 +25,9 @@ from polymodal.workflow._attribute import (
     shares_of,
 )
 from polymodal.workflow._ways import FREQUENT, MEDIAN, Neighbours, Numbers, Words
+from polymodal.workflow.files import check_table_path, write_rows
 from polymodal.workflow.items import read_items, title
 from polymodal.workflow.opened import Opened, Progress, open_task
-from polymodal.workflow.written import check_out, write_rows
 
 __all__ = ["By", "CompleteResult", "CompleteSettings", "complete_attribute", "load_head"]
 
@@ -150,7 +150,7 @@ def complete_attribute(
     Raises:
         BadInput: as `open_task` and `find_attribute`; a model without a head where `by` asks for it.
     """
-    check_out(out)
+    check_table_path("--out", out)
     if not 0 < settings.min_confidence < 1:
         raise BadInput("--min-confidence", "above 0 and below 1", settings.min_confidence)
     if settings.neighbours < 1:

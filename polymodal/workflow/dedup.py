@@ -16,10 +16,11 @@ from polymodal.tasks.dedup_figures import Found, figures
 from polymodal.tasks.items import Items
 from polymodal.tasks.plant import plant_copies
 from polymodal.types import BadInput, Record
+from polymodal.workflow.files import check_table_path, write_rows
 from polymodal.workflow.items import embed_items, read_items, title
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import draw_rows, records_of
-from polymodal.workflow.written import check_out, read_pairs, write_rows
+from polymodal.workflow.truth import read_pairs
 
 __all__ = ["DedupResult", "DedupSettings", "dedup"]
 
@@ -150,7 +151,7 @@ def dedup(
 
 
 def _check(settings: DedupSettings, out: Path | None) -> None:
-    check_out(out)
+    check_table_path("--out", out)
     if settings.min_similarity is not None and not -1 <= settings.min_similarity <= 1:
         raise BadInput("--min-similarity", "a cosine, -1 to 1", settings.min_similarity)
     if settings.plant < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from polymodal.catalogue.demo import DemoConfig, generate
 from polymodal.types import BadInput
+from polymodal.workflow.files import write_json
 from polymodal.workflow.terminal import bar
 
 __all__ = ["DemoResult", "Stage", "run_demo"]
@@ -116,7 +117,7 @@ class _Run:
                 "Choose another: polymodal demo FOLDER",
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        _write(place, wanted)
+        write_json(place, wanted)
 
     @contextmanager
     def _stage(self, name: str, done: bool) -> Iterator[Stage]:
@@ -152,7 +153,7 @@ class _Run:
             if not stage.skipped:
                 # without decoding: `prepare` decodes every file next and says which are broken
                 with self._bar("auditing") as progress:
-                    _write(place, audit_data(self.data, decode=False, progress=progress).to_json())
+                    write_json(place, audit_data(self.data, decode=False, progress=progress).to_json())
             found = json.loads(place.read_text(encoding="utf-8"))
             stage.said = ", ".join(f"{name} {m['share']:.0%}" for name, m in found["modalities"].items())
 
@@ -205,7 +206,7 @@ class _Run:
             if not stage.skipped:
                 command = f"polymodal evaluate {self.folder} {self.shards} --out {report}"
                 with stage_bar(self.console) as progress:
-                    _write(
+                    write_json(
                         place, evaluate(self.folder, self.shards, report, command=command, progress=progress).to_json()
                     )
             found = json.loads(place.read_text(encoding="utf-8"))
@@ -236,12 +237,6 @@ class _Run:
         from polymodal.embed import Embedder
 
         return Embedder.load(self.folder).model
-
-
-def _write(place: Path, content: Mapping[str, Any]) -> None:
-    part = place.with_name(f"{place.name}.part")
-    part.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    part.replace(place)
 
 
 def _last_line(metrics: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from polymodal.tasks import worth as task
 from polymodal.tasks.trusted import Detection
 from polymodal.tasks.worth import Values, Worth
 from polymodal.types import BadInput, Embeddings, MissingExtra, Record
+from polymodal.workflow.files import write_bytes
 from polymodal.workflow.harmony import has_harmony, item_harmony
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -285,11 +285,11 @@ def _written(result: ExplainResult, out: Path, command: str) -> ExplainResult:
     result = replace(result, figures=tuple(pictures))
     out.mkdir(parents=True, exist_ok=True)
     for name, content in pictures.items():
-        write_whole(out / name, content)
-    write_whole(out / "items.csv", _csv(result.worth))
-    write_whole(out / "explain.md", catalogue_markdown(result, command).encode())
+        write_bytes(out / name, content)
+    write_bytes(out / "items.csv", _csv(result.worth))
+    write_bytes(out / "explain.md", catalogue_markdown(result, command).encode())
     said = {"command": command, **result.to_json()}
-    write_whole(out / "explain.json", (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
+    write_bytes(out / "explain.json", (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
     return result
 
 
@@ -304,13 +304,3 @@ def _csv(worth: Worth) -> bytes:
                 numbers = [one.per_item[row, column] for one in worth.readings]
                 writer.writerow([name, modality, *(f"{x:.6f}" if np.isfinite(x) else "" for x in numbers)])
     return file.getvalue().encode()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -30,8 +30,8 @@ from polymodal.workflow.explaining import (
     only,
     others_of,
     values_of,
-    write_whole,
 )
+from polymodal.workflow.files import write_bytes
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import title_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -268,7 +268,7 @@ def _drawn(
     assert result.out is not None
     result.out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_whole(result.out / name, content)
+        write_bytes(result.out / name, content)
     facts = {
         n: {"kind": r.kind, "hidden": r.hidden, "tokens": r.tokens, "right": r.right, "error": level_error(r)}
         for n, r in restored.items()
@@ -279,5 +279,5 @@ def _drawn(
 
 def _written(result: ItemResult, out: Path, command: str) -> ItemResult:
     said = {"command": command, **result.to_json()}
-    write_whole(out / "explain.json", (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
+    write_bytes(out / "explain.json", (json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
     return result

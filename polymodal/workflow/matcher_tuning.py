@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from polymodal.embed import export, model_folder
 from polymodal.match import Matcher
 from polymodal.tasks.tune_matcher import TuneConfig, likely_wrong, tune_matcher
 from polymodal.types import BadInput
+from polymodal.workflow.files import folder_aside
 from polymodal.workflow.opened import Opened, open_task
 from polymodal.workflow.pairs import QueryLog, open_log, text_modality
 from polymodal.workflow.records import check_names
@@ -160,15 +159,7 @@ def _spared(opened: Opened, items: Side, right: Ints, queries: int) -> dict[int,
 
 def _write(out: Path, model: Path, opened: Opened, made: TuneResult) -> None:
     """The folder, whole or not at all."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with folder_aside(out) as part:
         fitted = json.loads((model_folder(model) / "fitted.json").read_text(encoding="utf-8"))
         export(part / "model", opened.embedder.recipe, fitted, opened.embedder.network.state_dict())
         (part / "tuning.json").write_text(json.dumps(made.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

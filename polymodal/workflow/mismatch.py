@@ -22,10 +22,11 @@ from polymodal.tasks.mismatch import (
 )
 from polymodal.tasks.ranking import Ranked, compare_rankings
 from polymodal.types import BadInput
+from polymodal.workflow.files import check_table_path, write_rows
 from polymodal.workflow.items import read_items, title
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import check_names
-from polymodal.workflow.written import check_out, read_pairs, write_rows
+from polymodal.workflow.truth import read_pairs
 
 __all__ = ["MismatchResult", "MismatchSettings", "Swapped", "mismatch"]
 
@@ -146,7 +147,7 @@ def mismatch(
             cannot be used.
     """
     settings = settings or MismatchSettings()
-    check_out(out)
+    check_table_path("--out", out)
     if settings.most < 1:
         raise BadInput("-k", "at least 1", settings.most)
     known = [] if settings.truth is None else read_pairs(settings.truth, "swapped_with")

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from polymodal.evaluate.values import Result
 from polymodal.service import Cards, Engine
-from polymodal.tasks.calibrate import Calibrator
+from polymodal.tasks.lexical import Bm25, text_of, words_of
+from polymodal.tasks.probability import Calibrator
 from polymodal.tasks.recommend import Blend, Judge, Recommended, Rerank, Wanted, check_topic
 from polymodal.tasks.recommend_eval import (
     Calibrated,
@@ -329,41 +330,19 @@ def _controls(world: _World, fit: Sequence[Case], measured: Sequence[Case]) -> L
 
 
 def _word_lists(world: _World, measured: Sequence[Case]) -> list[list[str]] | None:
-    """Lists by words alone; None, with a note, where bm25s is not installed or nothing has words."""
-    try:
-        import bm25s
-    except ImportError:
-        world.notes.append("BM25 is left out: pip install bm25s")
-        return None
-    texts = [_words(world.records[name]) if name in world.records else "" for name in world.ids]
+    """Lists by words alone; None, with a note, where no item has words."""
+    texts = [text_of(world.records[name]) if name in world.records else "" for name in world.ids]
     asked = [
-        _words(case.topic)
+        text_of(case.topic)
         if case.topic is not None
-        else " ".join(_words(world.records[name]) for name in case.history if name in world.records)
+        else "\n".join(text_of(world.records[name]) for name in case.history if name in world.records)
         for case in measured
     ]
-    corpus = bm25s.tokenize(texts, stopwords=None, show_progress=False, return_ids=False)
-    queries = bm25s.tokenize(asked, stopwords=None, show_progress=False, return_ids=False)
-    if not any(corpus):
+    if not any(map(words_of, texts)):
         world.notes.append("BM25 is left out: no item has words.")
         return None
-    engine = bm25s.BM25()
-    engine.index(corpus, show_progress=False)
-    out = []
-    for query, case in zip(queries, measured, strict=True):
-        scores = engine.get_scores(query) if query else np.zeros(len(texts))
-        # only items that share a word: the others are no answer
-        order = [at for at in np.argsort(-scores, kind="stable").tolist() if scores[at] > 0]
-        out.append(shortlist([world.ids[at] for at in order], world.key, case.history, world.wanted.k))
-    return out
-
-
-def _words(record: Record) -> str:
-    """All text and all attribute values of a record."""
-    found: list[str] = []
-    for value in record.values.values():
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, (tuple, list)) and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in value):
-            found += [str(content) for _, content in value if isinstance(content, (str, list, tuple))]
-    return " ".join(found)
+    found, _ = Bm25(texts).search(asked, len(texts))
+    return [
+        shortlist([world.ids[at] for at in rows if at >= 0], world.key, case.history, world.wanted.k)
+        for rows, case in zip(found.tolist(), measured, strict=True)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from polymodal.service import Cards, Engine
 from polymodal.tasks.recommend import Blend, Judge, Recommended, Rerank, Wanted, check_topic
 from polymodal.types import BadInput, Embeddings, MediaError, Record
+from polymodal.workflow.files import aside
 from polymodal.workflow.indexing import data_of_index
 from polymodal.workflow.searching import kinds_of, make_query, open_engine, open_without_model, parse_where, shown_query
 
@@ -308,11 +308,6 @@ def _write(out: Path, engine: Engine, found: Mapping[str, Sequence[Recommended]]
     ]
     facts = {"model": engine.index.model, "index": str(index.resolve())}
     schema = _SCHEMA.with_metadata({FORMAT: json.dumps(facts).encode()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with aside(out) as part:
         pq.write_table(pa.Table.from_pylist(lines, schema), part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return len(lines)

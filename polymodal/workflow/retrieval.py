@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from polymodal.evaluate import (
 )
 from polymodal.tasks.two_stage import Cost
 from polymodal.types import BadInput
+from polymodal.workflow.files import folder_aside
 from polymodal.workflow.opened import Opened, open_task
 from polymodal.workflow.pairs import QueryLog, open_log, text_modality
 from polymodal.workflow.records import check_names, draw_rows
@@ -285,10 +284,7 @@ def _write(
     corpus: Side,
 ) -> None:
     """The folder, whole or not at all."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with folder_aside(out) as part:
         for one, found in zip(judged, lists, strict=True):
             with (part / f"{one.name}.qrels").open("w", encoding="utf-8") as file:
                 write_qrels(file, asked.ids, one.right)
@@ -297,7 +293,3 @@ def _write(
                 with (part / f"{one.name}.{tag}.run").open("w", encoding="utf-8") as file:
                     write_run(file, asked.ids, corpus.ids, rows, scores, tag)
         (part / _RESULT).write_text(json.dumps(made.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polymodal.types import BadInput, Embeddings
+from polymodal.workflow.files import aside
 
 __all__ = ["EmbedResult", "VectorFacts", "embed_data", "read_facts", "read_vectors"]
 
@@ -138,8 +138,6 @@ def _writer(out: Path, width: int, facts: dict[str, str]) -> Iterator[Callable[[
     """Writes Embeddings one after the other; the file appears when the block ends without an error."""
     if out.is_dir():
         raise BadInput("--out", "a file", f"the folder {out}", "Name a file, such as vectors.parquet.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     metadata = {_FORMAT: b"1", b"facts": json.dumps({**facts, "width": width}).encode()}
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), width))], metadata)
 
@@ -148,12 +146,8 @@ def _writer(out: Path, width: int, facts: dict[str, str]) -> Iterator[Callable[[
         columns = [pa.array(found.ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, width)]
         writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            yield write
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with aside(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        yield write
 
 
 def read_facts(path: Path) -> VectorFacts:

@@ -28,10 +28,10 @@ from polymodal.types import BadInput, Record
 from polymodal.workflow._attribute import decoded_records
 from polymodal.workflow._ways import FREQUENT, HEAD, NEAREST, queries
 from polymodal.workflow.completion import By, load_head
+from polymodal.workflow.files import check_table_path, write_rows
 from polymodal.workflow.items import read_items
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import check_names
-from polymodal.workflow.written import check_out, write_rows
 
 __all__ = ["WordsResult", "WordsSettings", "complete_words"]
 
@@ -137,7 +137,7 @@ def complete_words(
     Raises:
         BadInput: as `open_task`; a modality that is no text; too few held-out items to measure on.
     """
-    check_out(out)
+    check_table_path("--out", out)
     if settings.words < 1 or settings.neighbours < 1:
         raise BadInput("--neighbours, --words", "at least 1", f"{settings.neighbours}, {settings.words}")
     opened = open_task(run, data, device, progress)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polymodal.index import Index, UnknownId, create_index
-from polymodal.tasks.calibrate import Platt
+from polymodal.tasks.probability import Platt
 from polymodal.tasks.recommend import Recommended, Recommender, Rerank, Wanted, check_topic, middle, mmr, recency
 from polymodal.types import BadInput, Embeddings, MediaError, ModelMismatch, Record
 
@@ -301,5 +301,5 @@ def test_a_topic_of_which_nothing_is_known_is_refused() -> None:
 
 
 def test_torch_is_not_needed() -> None:
-    code = "import sys, polymodal.tasks.recommend, polymodal.tasks.calibrate; sys.exit('torch' in sys.modules)"
+    code = "import sys, polymodal.tasks.recommend, polymodal.tasks.probability; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ import pytest
 from polymodal.cli import main
 from polymodal.index import open_index
 from polymodal.service import Cards
-from polymodal.tasks.calibrate import Isotonic, Platt
+from polymodal.tasks.probability import Isotonic, Platt
 from polymodal.tasks.recommend import Wanted
 from polymodal.types import BadInput, Embeddings, ModelMismatch, Record
 from polymodal.workflow.calibration import FILE, read_calibration, write_calibration

@@ -16,7 +16,7 @@ from polymodal.embed import Embedder
 from polymodal.tasks.lexical import text_of
 from polymodal.tasks.tune_matcher import TuneConfig
 from polymodal.types import BadInput
-from polymodal.workflow import retrieval, tuning
+from polymodal.workflow import matcher_tuning, retrieval
 from polymodal.workflow.listing import train_or_resume
 from polymodal.workflow.matcher_tuning import tune_data
 from polymodal.workflow.opened import open_task
@@ -253,7 +253,7 @@ def test_tuning_sees_nothing_of_other_splits(matching, tmp_path, monkeypatch):
         seen.update(queries=queries, items=items, pairs=pairs, wrong=wrong)
         return [0.5]
 
-    monkeypatch.setattr(tuning, "tune_matcher", watch)
+    monkeypatch.setattr(matcher_tuning, "tune_matcher", watch)
     result = tune_data(*matching, log, tmp_path / "tuned", corpus=("facts",))
     assert result.left_out == sum(split != "train" for split in splits.values())
     assert {splits[r.id] for r in seen["items"]} == {"train"}

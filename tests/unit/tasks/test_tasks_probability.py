@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polymodal.tasks.calibrate import Isotonic, Platt, brier, expected_error, parse_calibrator
+from polymodal.tasks.probability import Isotonic, Platt, brier, expected_error, parse_calibrator
 from polymodal.types import BadInput
 
 
