@@ -22,7 +22,9 @@ Ints = npt.NDArray[np.int64]
 Grid = npt.NDArray[np.float64]
 
 SIDE = 40  # pixels
-KINDS = 10  # of shapes, textures and colours each
+# of shapes, textures and colours each, the first of those below. The paper has 10; with 5, two features of a picture are
+# shared by several of 64 negatives, so that all three must be learnt, which 10 need many more negatives or steps for
+KINDS = 5
 COLOURS = np.asarray(
     [
         (220, 40, 40),
@@ -119,8 +121,9 @@ def _render(shape: int, texture: int, colour: int, random: np.random.Generator) 
 
 
 @cache
-def pictures(seed: int, renders: int = 3, held: int = 200) -> tuple[Pictures, Pictures]:
-    """Training and test pictures: of the 1,000 combinations `held` are kept for the test, once each.
+def pictures(seed: int, renders: int = 24, held: int = 25, again: int = 8) -> tuple[Pictures, Pictures]:
+    """Training and test pictures: of the combinations `held` are kept for the test, drawn `again` times, the others
+    `renders` times.
 
     Source: the Trifeature images of Hermann and Lampinen 2020 as CoMM uses them (specs/factorcl.md 4.2); shapes and
         textures are drawn anew.
@@ -133,7 +136,7 @@ def pictures(seed: int, renders: int = 3, held: int = 200) -> tuple[Pictures, Pi
         made = [_render(int(s), int(t), int(c), random) for s, t, c in zip(shape, texture, colour, strict=True)]
         return Pictures(np.stack(made), shape, texture, colour)
 
-    return drawn(np.repeat(combinations[held:], renders)), drawn(combinations[:held])
+    return drawn(np.repeat(combinations[held:], renders)), drawn(np.repeat(combinations[:held], again))
 
 
 def matched(of: Pictures, first: Ints, second: Ints, rule: Ints) -> npt.NDArray[np.bool_]:

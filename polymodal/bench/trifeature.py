@@ -99,7 +99,7 @@ def run(options: Options) -> Result:
         (name, *(over_seeds([each[task] for each in found[name]]) for task in TASKS), _cost(found[name]))
         for name in chosen
     )
-    chance = ("chance", "0.100", "0.100", "0.500", "-")
+    chance = ("chance", *[f"{1 / data.KINDS:.3f}"] * 2, "0.500", "-")
     table = Table("Accuracy of a linear probe", ("method", *TASKS, "CPU s"), (*rows, chance))
     settings = {"steps": steps, "synergy_steps": long, "batch": BATCH, "seeds": list(options.seeds)}
     settings |= {"side": data.SIDE, "quick": quick}
@@ -130,7 +130,7 @@ def _kept(options: Options, name: str, seed: int, steps: int, biased: bool) -> d
 
 
 def _one(name: str, seed: int, steps: int, biased: bool, quick: bool) -> dict[str, float]:
-    train, test = data.pictures(seed, renders=1 if quick else 3)
+    train, test = data.pictures(seed, renders=3 if quick else 24)
     rule = np.random.default_rng([seed, 2]).permutation(data.KINDS)
     setting = Setting(train, test, rule, biased, steps)
     method = METHODS[name]

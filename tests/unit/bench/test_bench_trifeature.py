@@ -14,7 +14,7 @@ from polymodal.types import BadInput
 
 @pytest.fixture(scope="module")
 def drawn():
-    return data.pictures(0, renders=1)
+    return data.pictures(0, renders=8)
 
 
 def combinations(of):
@@ -23,9 +23,9 @@ def combinations(of):
 
 def test_test_pictures_are_of_combinations_never_trained_on(drawn):
     train, test = drawn
-    assert (len(train.pixels), len(test.pixels)) == (800, 200)
+    assert (len(train.pixels), len(test.pixels)) == (800, 200)  # 100 combinations eight times, 25 eight times
     assert not combinations(train) & combinations(test)
-    assert len(combinations(train) | combinations(test)) == 1000
+    assert len(combinations(train) | combinations(test)) == data.KINDS**3
     assert train.pixels.shape[1:] == (3, data.SIDE, data.SIDE)
 
 
@@ -47,7 +47,7 @@ def test_every_factor_shows_in_the_pixels(drawn):
 
 def test_pairs_share_the_shape_and_follow_the_rule_as_often_as_asked(drawn):
     train, _ = drawn
-    rule, random = np.random.default_rng(5).permutation(10), np.random.default_rng(6)
+    rule, random = np.random.default_rng(5).permutation(data.KINDS), np.random.default_rng(6)
     for share in (0.0, 0.5, 1.0):
         first, second = data.pairs(train, 400, random, rule, share)
         assert (train.shape[first] == train.shape[second]).all()
@@ -55,7 +55,7 @@ def test_pairs_share_the_shape_and_follow_the_rule_as_often_as_asked(drawn):
     first, second = data.pairs(train, 4000, random, None, 0.0)
     assert (train.shape[first] == train.shape[second]).all()
     assert (first != second).all()
-    assert 0.07 < data.matched(train, first, second, rule).mean() < 0.13  # by chance one in ten
+    assert 0.15 < data.matched(train, first, second, rule).mean() < 0.25  # by chance one in five
 
 
 def test_augmentation_is_a_function_of_its_generator():
