@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.catalogue.rows import Rows
-from polymodal.config import nearest
 from polymodal.embed import Embedder
 from polymodal.evaluate import (
     AS_IS,
@@ -44,12 +43,12 @@ from polymodal.evaluate.summary import tally
 from polymodal.types import BadInput, Embeddings, Record
 from polymodal.workflow import headlines
 from polymodal.workflow.harmony import mean_harmony
+from polymodal.workflow.opened import open_task
 from polymodal.workflow.pictures import curves_of, examples_of, facts_of, thumbnails_of
 from polymodal.workflow.probes import ProbePlan, probe_labels
-from polymodal.workflow.records import check_shapes, draw_rows, label_columns, records_of, title_of
+from polymodal.workflow.records import draw_rows, records_of, title_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets, subsets_of
-from polymodal.workflow.training import open_rows, split_rows
-from polymodal.workflow.vectors import check_kinds
+from polymodal.workflow.training import split_rows
 
 __all__ = ["EvaluateResult", "EvaluateSettings", "evaluate"]
 
@@ -192,14 +191,11 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 
 def _prepare(model: Path, data: Path, settings: EvaluateSettings, say: Progress, device: str) -> _World:
-    rows = open_rows(data)
+    opened = open_task(model, data, device)
+    rows, embedder, labels = opened.rows, opened.embedder, opened.labels
     numbers = draw_rows(split_rows(rows, settings.split), settings.max_items, settings.seed)
-    labels = label_columns(rows)
-    if settings.label is not None and settings.label not in labels:
-        raise BadInput("--label", "a label of the data", repr(settings.label), nearest(settings.label, list(labels)))
-    embedder = Embedder.load(model, device)
-    check_kinds(embedder.modalities, rows.modalities)
-    check_shapes(rows, {name: embedder.network.modality(name) for name in embedder.modalities})
+    if settings.label is not None:
+        opened.label(settings.label)
     say("reading", 0, len(numbers))
     world = _World(rows, embedder, settings, say, list(records_of(rows, numbers)), labels=labels)
     world.label = settings.label or next(iter(labels), None)
