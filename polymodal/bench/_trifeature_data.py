@@ -22,8 +22,8 @@ Ints = npt.NDArray[np.int64]
 Grid = npt.NDArray[np.float64]
 
 SIDE = 40  # pixels
-# of shapes, textures and colours each, the first of those below. The paper has 10; with 5, two features of a picture are
-# shared by several of 64 negatives, so that all three must be learnt, which 10 need many more negatives or steps for
+# of shapes, textures and colours each, the first of those below; the paper has 10. Fewer kinds are shared by more of 64
+# negatives, so that one feature alone tells less
 KINDS = 5
 COLOURS = np.asarray(
     [
