@@ -231,8 +231,7 @@ def _evidence(opened: Opened, vectors: ItemVectors, known: Embeddings) -> tuple[
     for name, own in vectors.towers.items():
         if len(own) > 2:
             out.append(evidence_of(f"{name} unlike any other", name, own.ids, nearest_known(own, own)))
-    network = opened.embedder.network
-    if not opened.embedder.recipe.objective.build(network).aligned:
+    if not opened.embedder.recipe.objective.aligned:
         return out, ("This model does not align its modalities: whether they fit one another is not looked at.",)
     return [*out, *misfit(vectors.towers)], ()
 
