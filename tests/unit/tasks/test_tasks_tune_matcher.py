@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from polymodal.embed import Embedder
 from polymodal.match import Matcher
+from polymodal.objectives.interbert import InterbertConfig
 from polymodal.recipe import build_model
 from polymodal.tasks.tune_matcher import TuneConfig, Wrong, likely_wrong, tune_matcher
 from polymodal.types import BadInput, Embeddings, Record
@@ -45,7 +46,7 @@ def test_likely_wrong_is_the_top_of_the_wrong_on_both_sides(seed, queries, items
 
 def made(seed: int = 0) -> Embedder:
     recipe = micro.recipe(("trunk", "towers"), learning_rate=5e-3)
-    recipe = recipe.replace(model=recipe.model.replace(match=12))
+    recipe = recipe.replace(model=recipe.model.replace(match=12), objective=InterbertConfig())
     torch.manual_seed(seed)
     return Embedder(build_model(recipe, micro.fit(recipe, micro.records())), recipe, "digest")
 

@@ -6,6 +6,7 @@ import torch
 
 from polymodal.embed import Embedder
 from polymodal.match import Matcher
+from polymodal.objectives.interbert import InterbertConfig
 from polymodal.recipe import build_model
 from polymodal.types import Record
 from polymodal.workflow.opened import Opened
@@ -14,7 +15,7 @@ from polymodal.workflow.sides import side_of_records, side_of_rows
 
 def opened() -> Opened:
     recipe = micro.recipe(("trunk", "towers"))
-    recipe = recipe.replace(model=recipe.model.replace(match=12))
+    recipe = recipe.replace(model=recipe.model.replace(match=12), objective=InterbertConfig())
     torch.manual_seed(0)
     rows = [
         Record("good", {"title": "red shoe", "vector": np.ones((1, 8), np.float32)}, {"colour": "red"}, "g1"),
