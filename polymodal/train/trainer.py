@@ -116,9 +116,11 @@ class Trainer:
                     for text in line["alarms"]:
                         ticker.say(f"[bold red]alarm[/] {text}")
                 stopped = bool(pressed) if self.group is None else self.group.any(bool(pressed))
-                if stopped or self.step % config.checkpoint_every == 0 or self.step == self.steps:
+                saved = stopped or self.step % config.checkpoint_every == 0 or self.step == self.steps
+                if saved:
                     self.save()
-                if stopped:
+                # pressed while the last step was saved, it would be lost
+                if stopped or (saved and pressed and self.group is None):
                     raise Interrupted(
                         f"Stopped after step {self.step} of {self.steps}, saved. "
                         f"Go on with: polymodal train --resume {self.run}"

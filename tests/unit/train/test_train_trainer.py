@@ -344,3 +344,16 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.fit()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_the_last_step_is_saved_is_not_lost(tmp_path, monkeypatch):
+    trainer = micro.trainer(tmp_path, micro.recipe(steps=2))
+    save = trainer.save
+
+    def slow() -> None:
+        save()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "save", slow)
+    with pytest.raises(Interrupted, match="after step 2 of 2, saved"):
+        trainer.fit()
