@@ -35,7 +35,14 @@ def test_methods_are_compared_on_a_shop_and_ctrl_c_loses_nothing(
     data, out = tmp_path / "shop" / "catalogue", tmp_path / "out"
     asked = ["compare", data, "--out", out, "--methods", "scale", EQUAL, "--modalities", "all", "text,image"]
     asked += ["--seeds", 0, "--budget-steps", 3, "--label", "shape", "--json", "--set", *MICRO]
-    process = subprocess.Popen(command(*asked), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a shell gives its background jobs an ignored SIGINT, which children inherit
+    process = subprocess.Popen(
+        command(*asked),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until = time.monotonic() + 240
     while not list(out.glob("runs/*/done.json")) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)

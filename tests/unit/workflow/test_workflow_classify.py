@@ -162,7 +162,7 @@ def test_what_is_refused_leaves_nothing(half, tmp_path):
     ):
         with pytest.raises(BadInput, match=said):
             classify(run, data, out, ClassifySettings(**{"label": "colour", **FAST, **changes}), save=save)
-    with pytest.raises(BadInput, match=r"\.parquet or \.csv"):
+    with pytest.raises(BadInput, match=r"\.csv or \.parquet"):
         classify(run, data, tmp_path / "p.txt", save=save)
     with pytest.raises(BadInput, match="--save"):
         classify(run, data, out, save=data)
