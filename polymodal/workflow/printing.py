@@ -146,7 +146,10 @@ def score_text(score: float) -> Text:
 
 def short_text(value: Any, most: int = 60) -> str:
     """A value on one line, at most `most` characters."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value and set(value) <= {"min", "max"}:
+        # a range, as `--where` takes it
+        text = f"{short_text(value.get('min', ''))}..{short_text(value.get('max', ''))}"
+    elif isinstance(value, dict):
         text = ", ".join(f"{k}={short_text(v)}" for k, v in value.items())
     elif isinstance(value, (list, tuple)):
         text = "/".join(short_text(one) for one in value)
