@@ -73,12 +73,15 @@ def _assign(data: dict[str, Any], path: str, value: Any) -> None:
     node[leaf] = value
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A sentence naming the closest of `known`, or all of them when none is close."""
+def nearest(name: str, known: Sequence[str], most: int = 30) -> str:
+    """A sentence naming the closest of `known`, or the first `most` of them when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(sorted(known))}." if known else ""
+    if not known:
+        return ""
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    return f"Known: {', '.join(sorted(known)[:most])}{more}."
 
 
 def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> BadInput:

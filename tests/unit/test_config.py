@@ -95,6 +95,9 @@ def test_nearest():
     assert nearest("imge", ["image", "text"]) == "Did you mean 'image'?"
     assert nearest("qqq", ["b", "a"]) == "Known: a, b."
     assert nearest("x", []) == ""
+    ids = [f"P{at:04d}" for at in range(2000)]
+    assert nearest("nope", ids).startswith("Known: P0000, P0001,")
+    assert nearest("nope", ids).endswith("P0029 and 1,970 more.")
 
 
 def test_discover_skips_helpers():
