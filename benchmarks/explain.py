@@ -26,7 +26,7 @@ from polymodal.evaluate.explain import spearman
 from polymodal.tasks import worth as task
 from polymodal.tasks.attend import attend, grid_of, occlusion
 from polymodal.types import Record
-from polymodal.workflow.explaining import embed, others_of
+from polymodal.workflow.explaining import all_subsets, others_of
 from polymodal.workflow.opened import Opened, open_task
 
 NAMES = ("image", "text", "table", "video", "audio")
@@ -159,13 +159,13 @@ def main() -> None:
     records = opened.records("test")
     out: dict[str, Any] = {}
     if not args.only_looking:
-        found = embed(opened, records, list(NAMES), "test")
+        found = opened.vectors(records, "test", all_subsets(NAMES))
         made = readings(opened, found)
         means = {
             name: {label: np.nanmean(made[label][name].per_item, 0).tolist() for label in PLANTED}
             for name in next(iter(made.values()))
         }
-        learnt = embed(opened, opened.records("train"), list(NAMES), "train", [frozenset({n}) for n in NAMES])
+        learnt = opened.vectors(opened.records("train"), "train", [frozenset({n}) for n in NAMES])
         with threadpool_limits(1):
             means["probe, bits"] = probes(opened, learnt, found)
         out["catalogue"] = {name: over_catalogue(one) for name, one in means.items()}

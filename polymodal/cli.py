@@ -6,30 +6,20 @@ Modules are imported inside the commands, because torch takes seconds to load an
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from polymodal import cli_methods, cli_tasks
+from polymodal.workflow.options import Count, Device, Files, Flag, Json, Settings, Size, Texts, command
 from polymodal.workflow.shell import run_app
 from polymodal.workflow.terminal import bar, caution, console, emit, stage_bar
 
 __all__ = ["app", "main"]
-
-Size = Literal["tiny", "small", "base"]
-Device = Literal["cpu", "cuda"]
-Flag = Annotated[bool, Parameter(negative=())]
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON, and nothing else.")]
-_MANY = Parameter(consume_multiple=True, negative=())
-Texts = Annotated[list[str] | None, _MANY]
-Files = Annotated[list[Path] | None, _MANY]
-Settings = Annotated[list[str] | None, Parameter(name="--set"), _MANY]
-Count = Annotated[int, Parameter(name=["-k", "--k"])]
 
 app = App(
     name="polymodal",
@@ -341,7 +331,7 @@ def evaluate(
     from polymodal.workflow.printing import evaluate_text
 
     settings = EvaluateSettings(split, train_split, label, max_items, resamples, seed)
-    said = shlex.join(["polymodal", *sys.argv[1:]])
+    said = command()
     with stage_bar(console()) as progress:
         result = run_evaluation(model, data, out, settings, command=said, device=device, progress=progress)
     caution(result.warning)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from polymodal.workflow.options import Json
 from polymodal.workflow.terminal import bar, console, emit
 
 __all__ = ["app"]
 
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON, and nothing else.")]
 
 app = App(
     name="import",

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json as json_module
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from polymodal.workflow.options import Device, Flag, Json, Numbers, Settings, Size, Texts, command
 from polymodal.workflow.terminal import caution, console, emit
 
 __all__ = ["register"]
-
-Size = Literal["tiny", "small", "base"]
-Device = Literal["cpu", "cuda"]
-Flag = Annotated[bool, Parameter(negative=())]
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON, and nothing else.")]
-_MANY = Parameter(consume_multiple=True, negative=())
-Texts = Annotated[list[str] | None, _MANY]
-Numbers = Annotated[list[int] | None, _MANY]
-Settings = Annotated[list[str] | None, Parameter(name="--set"), _MANY]
 
 _SEEDS = (0, 1, 2)
 
 
 def register(app: App) -> None:
     """Add these commands to an app."""
-    for command in (recipes, bench, compare):
-        app.command(command)
+    for one in (recipes, bench, compare):
+        app.command(one)
 
 
 def recipes(
@@ -86,7 +75,7 @@ def bench(
             shown.print(text, highlight=False, markup=False)
 
     made = run_experiment(
-        name, out, seeds=seeds or _SEEDS, quick=quick, settings=set_ or (), command=_command(), say=say
+        name, out, seeds=seeds or _SEEDS, quick=quick, settings=set_ or (), command=command(), say=say
     )
     found = made.result
     emit(json, made.to_json(), bench_text(found.question, found.tables, found.findings, str(made.folder)))
@@ -143,7 +132,7 @@ def compare(
         _methods(methods or ()), tuple(modalities or ("all",)), tuple(seeds or _SEEDS), steps, budget_seconds, size,
         tuple(set_ or ()), split, train_split, label, max_items, combinations,
     )  # fmt: skip
-    made = run(data, out, settings, console=console(), device=device, command=_command())
+    made = run(data, out, settings, console=console(), device=device, command=command())
     caution(made.warning)
     where = f"{out / 'compare.md'}, which has all tables, and {out / 'compare.json'}"
     emit(json, made.to_json(), bench_text(made.result.question, made.shown, made.result.findings, where))
@@ -156,10 +145,6 @@ def _parts(texts: list[str]) -> tuple[str, ...]:
 def _methods(texts: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     """Names may stand behind commas; a variant's settings may have commas of their own, so it stands alone."""
     return tuple(one for text in texts for one in ([text] if ":" in text else _parts([text])))
-
-
-def _command() -> str:
-    return shlex.join(["polymodal", *sys.argv[1:]])
 
 
 def _list(found: dict[str, str], json: bool) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from polymodal.cli_tasks._shared import Device, Flag, Json
+from polymodal.workflow.options import Device, Flag, Json, Settings
 from polymodal.workflow.terminal import caution, console, emit, stage_bar
 
 __all__ = ["register"]
-
-Settings = Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative=())]
 
 
 def register(app: App) -> None:

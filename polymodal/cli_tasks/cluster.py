@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_tasks._shared import Device, Json, command
 from polymodal.types import BadInput
+from polymodal.workflow.options import Device, Json, command
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

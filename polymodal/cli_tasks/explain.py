@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_tasks._shared import Device, Files, Flag, Json, Texts, command
+from polymodal.workflow.options import Device, Files, Flag, Json, Texts, command
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

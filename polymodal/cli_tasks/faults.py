@@ -7,7 +7,7 @@ from typing import Literal
 
 from cyclopts import App
 
-from polymodal.cli_tasks._shared import Count, Device, Flag, Json
+from polymodal.workflow.options import Count, Device, Flag, Json
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from polymodal.cli_tasks._shared import Device, Json
+from polymodal.workflow.options import Device, Json
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_tasks._shared import Count, Device, Files, Flag, Json, Texts
 from polymodal.types import BadInput
+from polymodal.workflow.options import Count, Device, Files, Flag, Json, Texts
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

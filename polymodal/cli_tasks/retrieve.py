@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_tasks._shared import Device, Flag, Json
+from polymodal.workflow.options import Device, Flag, Json
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

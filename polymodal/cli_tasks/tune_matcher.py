@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from polymodal.cli_tasks._shared import Device, Json, Texts
+from polymodal.workflow.options import Device, Json, Texts
 from polymodal.workflow.terminal import console, emit, stage_bar
 
 __all__ = ["register"]

@@ -26,7 +26,7 @@ from polymodal.types import BadInput, Embeddings, MissingExtra, Record
 from polymodal.workflow.files import write_bytes
 from polymodal.workflow.harmony import has_harmony, item_harmony
 from polymodal.workflow.opened import Opened, Progress, open_task
-from polymodal.workflow.subsets import Evaluated, embed_subsets
+from polymodal.workflow.subsets import Evaluated
 
 __all__ = ["ExplainResult", "ExplainSettings", "Score", "explain_catalogue"]
 
@@ -124,7 +124,7 @@ def explain_catalogue(
     names = chosen_names(opened, settings.modalities)
     label, keys = opened.label(settings.label)
     records = only(opened.records(settings.split, settings.max_items, settings.seed), names)
-    found = embed(opened, records, names, "embedding")
+    found = opened.vectors(records, "embedding", all_subsets(names))
     learnt, notes = _learnt(opened, settings, names, {r.id for r in records})
     values = values_of(settings.score, found, names, keys, learnt)
     result = task.worth(values, others_of(opened, found, values), **_options(settings))
@@ -171,25 +171,6 @@ def all_subsets(names: Sequence[str]) -> list[Subset]:
     return [frozenset(n for at, n in enumerate(names) if code >> at & 1) for code in range(1, 1 << len(names))]
 
 
-def embed(
-    opened: Opened, records: Sequence[Record], names: Sequence[str], stage: str, subsets: Sequence[Subset] | None = None
-) -> Evaluated:
-    """The vectors of every subset. Raises BadInput where there is nothing to embed."""
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if opened.progress is not None:
-            opened.progress(stage, done, len(records))
-
-    wanted = all_subsets(names) if subsets is None else subsets
-    found = embed_subsets(opened.embedder, records, wanted, control=False, progress=count)
-    if not found.fused:
-        raise BadInput("data", f"items that have one of {', '.join(names)}", "none")
-    return found
-
-
 def values_of(
     score: Score,
     found: Evaluated,
@@ -226,7 +207,7 @@ def _learnt(
     if not rows:
         return None, [f"No items of split {settings.train_split!r} are left to learn from: no pairs, no probabilities."]
     single = [frozenset({name}) for name in names]
-    return embed(opened, rows, names, "embedding what probes learn from", single), []
+    return opened.vectors(rows, "embedding what probes learn from", single), []
 
 
 def others_of(opened: Opened, found: Evaluated, values: Values) -> dict[str, Floats]:
@@ -267,7 +248,7 @@ def _checked(
 ) -> tuple[Detection, ...]:
     """The readings again, of items with one wrong cell each among a catalogue that is right."""
     wrong, truth = trusted.exchange_cells(records, names, keys, seed=settings.seed)
-    again = embed(opened, [r for r in wrong if r.id in truth], names, "checking") if truth else None
+    again = opened.vectors([r for r in wrong if r.id in truth], "checking", all_subsets(names)) if truth else None
     if again is None:
         return ()
     values = values_of(settings.score, again, names, keys, learnt, found.fused[AS_IS])

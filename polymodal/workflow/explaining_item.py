@@ -26,7 +26,6 @@ from polymodal.workflow.explaining import (
     all_subsets,
     check_folder,
     chosen_names,
-    embed,
     only,
     others_of,
     values_of,
@@ -121,7 +120,7 @@ def explain_item(
     opened = open_task(model, data, device, progress)
     names = chosen_names(opened, settings.modalities)
     records = [_record(opened, i, names, option) for i, option in ((name, "--id"), (other, "--with")) if i]
-    found = embed(opened, records, names, "embedding")
+    found = opened.vectors(records, "embedding", all_subsets(names))
     missing = next((r.id for r in records if r.id not in found.presence or not found.presence[r.id]), None)
     if missing is not None:
         raise BadInput(f"item {missing!r}", f"one of {', '.join(names)} that can be read", "none")
@@ -204,13 +203,13 @@ def _valued(
     ids, splits = opened.rows.index["id"].to_pylist(), opened.rows.index["split"].to_pylist()
     split = splits[ids.index(result.id)]
     corpus = only(opened.records(split, settings.max_items, settings.seed), names)
-    searched = embed(opened, corpus, names, "embedding the others", [])
+    searched = opened.vectors(corpus, "embedding the others")
     mine = _of_one(found, result.id)
     learnt = None
     if settings.score == "probability":
         rows = opened.records(settings.train_split, 2 * settings.max_items, settings.seed)
         rows = [r for r in only(rows, names) if r.id != result.id]
-        learnt = embed(opened, rows, names, "embedding what probes learn from", [])
+        learnt = opened.vectors(rows, "embedding what probes learn from")
     values = values_of(settings.score, mine, names, keys, learnt, searched.fused[AS_IS])
     if not np.isfinite(values.whole).any():
         return replace(result, notes=(f"No other item of its split has its {label} ({keys[result.id]}).",))

@@ -12,6 +12,7 @@ import numpy as np
 from polymodal.catalogue.rows import Rows
 from polymodal.config import nearest
 from polymodal.embed import Embedder
+from polymodal.evaluate import Subset
 from polymodal.nn.stages import Stage
 from polymodal.types import BadInput, Record
 from polymodal.workflow.records import check_shapes, draw_rows, label_columns, records_of
@@ -54,8 +55,9 @@ class Opened:
             numbers = draw_rows(numbers, most, seed)
         return list(records_of(self.rows, numbers))
 
-    def vectors(self, records: Sequence[Record], what: str = "embedding") -> Evaluated:
-        """Fused vectors (`.fused[AS_IS]`), those of each modality alone (`.towers`), and what could be read.
+    def vectors(self, records: Sequence[Record], what: str = "embedding", subsets: Sequence[Subset] = ()) -> Evaluated:
+        """Fused vectors (`.fused[AS_IS]`, and those of `subsets`), those of each modality alone (`.towers`), and what
+        could be read.
 
         Raises:
             BadInput: no record has anything that the model reads.
@@ -68,7 +70,7 @@ class Opened:
             if self.progress is not None:
                 self.progress(what, done, len(records))
 
-        found = embed_subsets(self.embedder, records, [], control=False, progress=count)
+        found = embed_subsets(self.embedder, records, subsets, control=False, progress=count)
         if not found.fused:
             raise BadInput("data", f"rows that have one of {', '.join(self.embedder.modalities)}", f"none of {done}")
         return found

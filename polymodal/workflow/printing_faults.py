@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from polymodal.workflow.printing import facts_text
 
 if TYPE_CHECKING:
     from polymodal.tasks.dedup_figures import Found
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from polymodal.workflow.mismatch import MismatchResult, Swapped
     from polymodal.workflow.word_completion import WordsResult
 
-__all__ = ["complete_text", "dedup_text", "facts_table", "mismatch_text", "rankings_table", "words_text"]
+__all__ = ["complete_text", "dedup_text", "mismatch_text", "rankings_table", "words_text"]
 
 _GROUPS = 10
 _ROWS = 10
@@ -25,22 +27,10 @@ _MEMBERS = 4
 _SAYS = 0.6  # how well some pair of modalities must tell true cells from exchanged ones
 
 
-def facts_table(rows: Mapping[str, Any]) -> Table:
-    """Names and values."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, Text(str(value)))
-    return table
-
-
 def rankings_table(title: str, rankings: Sequence[Ranked], auroc: bool = True) -> Table:
     """Our score above its controls."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column("ranked by", no_wrap=True)
-    for name in (*(["AUROC"] if auroc else []), "average precision", "precision at k", "ours minus this"):
-        table.add_column(name, no_wrap=True)
+    measured = [*(["AUROC"] if auroc else []), "average precision", "precision at k", "ours minus this"]
+    table = _table(title, ["ranked by", *measured])
     for one in rankings:
         gap = "" if one.better is None else f"{one.better.mean:+.3f} [{one.better.low:+.3f}, {one.better.high:+.3f}]"
         cells = [str(one.auroc)] if auroc else []
@@ -65,7 +55,7 @@ def dedup_text(result: DedupResult) -> RenderableType:
             parts += [_found(name, found), Text("")]
     if result.out is not None:
         facts["listed in"] = str(result.out)
-    return Group(*parts, facts_table(facts))
+    return Group(*parts, facts_text(facts))
 
 
 def _found(name: str, found: Found) -> RenderableType:
@@ -106,14 +96,7 @@ def _groups(result: DedupResult) -> Table:
 
 def mismatch_text(result: MismatchResult) -> RenderableType:
     """The worst items with their reasons, and the figures where something was planted or known."""
-    table = Table(
-        title=f"The {min(_ROWS, len(result.rows))} items that fit worst",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
+    table = _table(f"The {min(_ROWS, len(result.rows))} items that fit worst", ())
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
     table.add_column("odds", justify="right", no_wrap=True)
@@ -136,7 +119,7 @@ def mismatch_text(result: MismatchResult) -> RenderableType:
         facts["note"] = "the vectors of single modalities of this model cannot be compared: this order is chance"
     if result.out is not None:
         facts["listed in"] = str(result.out)
-    return Group(*parts, facts_table(facts))
+    return Group(*parts, facts_text(facts))
 
 
 def _swapped(found: Swapped, known: bool) -> RenderableType:
@@ -167,7 +150,7 @@ def complete_text(result: CompleteResult) -> RenderableType:
         facts["note"] = result.note
     if result.out is not None:
         facts["listed in"] = str(result.out)
-    return Group(*parts, facts_table(facts))
+    return Group(*parts, facts_text(facts))
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -178,14 +161,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _proposals(result: CompleteResult) -> Table:
-    table = Table(
-        title=f"The first {min(_ROWS, len(result.rows))} of {len(result.rows)} proposals",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
+    table = _table(f"The first {min(_ROWS, len(result.rows))} of {len(result.rows)} proposals", ())
     table.add_column("id", no_wrap=True)
     table.add_column(result.attribute, no_wrap=True)
     table.add_column("interval" if result.numeric else "sure", no_wrap=True)
@@ -259,4 +235,4 @@ def words_text(result: WordsResult) -> RenderableType:
         facts["note"] = result.note
     if result.out is not None:
         facts["listed in"] = str(result.out)
-    return Group(*parts, table, Text(""), facts_table(facts))
+    return Group(*parts, table, Text(""), facts_text(facts))
