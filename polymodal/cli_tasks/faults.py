@@ -53,7 +53,7 @@ def dedup(
     """
     from polymodal.workflow.dedup import DedupSettings
     from polymodal.workflow.dedup import dedup as find
-    from polymodal.workflow.printing_faults import dedup_text
+    from polymodal.workflow.fault_text import dedup_text
 
     settings = DedupSettings(min_similarity, split, within_groups, neighbours, plant, truth, seed)
     with stage_bar(console()) as progress:
@@ -93,9 +93,9 @@ def mismatch(
         label: Cells are exchanged between different values of this label; the first label by default.
         seed: Of the exchanges.
     """
+    from polymodal.workflow.fault_text import mismatch_text
     from polymodal.workflow.mismatch import MismatchSettings
     from polymodal.workflow.mismatch import mismatch as find
-    from polymodal.workflow.printing_faults import mismatch_text
 
     settings = MismatchSettings(modality, split, k, plant, truth, label, seed)
     with stage_bar(console()) as progress:
@@ -140,7 +140,7 @@ def complete(
     """
     from polymodal.types import BadInput
     from polymodal.workflow.completion import CompleteSettings, complete_attribute
-    from polymodal.workflow.printing_faults import complete_text, words_text
+    from polymodal.workflow.fault_text import complete_text, words_text
     from polymodal.workflow.word_completion import WordsSettings, complete_words
 
     if (attribute is None) == (modality is None):

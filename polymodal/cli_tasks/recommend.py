@@ -63,7 +63,7 @@ def recommend(
         model: The model, if it is no longer where it was.
     """
     from polymodal.tasks.recommend import Wanted
-    from polymodal.workflow.recommend_shown import recommend_text
+    from polymodal.workflow.recommend_text import recommend_text
     from polymodal.workflow.recommending import recommend_history, recommend_topic
     from polymodal.workflow.searching import make_query, open_engine
 
@@ -127,7 +127,7 @@ def topics(
         seed: Of the clusters.
     """
     from polymodal.tasks.recommend import Wanted
-    from polymodal.workflow.recommend_shown import topics_text
+    from polymodal.workflow.recommend_text import topics_text
     from polymodal.workflow.recommending import recommend_topics
 
     wanted = Wanted(k, diversity, least, pool)
@@ -177,7 +177,7 @@ def recommend_eval(
     """
     from polymodal.tasks.recommend import Wanted
     from polymodal.workflow.recommend_eval import evaluate_recommendations
-    from polymodal.workflow.recommend_shown import eval_text
+    from polymodal.workflow.recommend_text import eval_text
 
     with stage_bar(console()) as progress:
         result = evaluate_recommendations(

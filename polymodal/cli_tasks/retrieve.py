@@ -81,7 +81,7 @@ def retrieve(
         seed: Of drawing queries and of the bootstrap.
     """
     from polymodal.workflow.retrieval import RetrieveSettings, retrieve_data
-    from polymodal.workflow.retrieval_shown import retrieve_text
+    from polymodal.workflow.retrieval_text import retrieve_text
 
     settings = RetrieveSettings(
         queries=split_names(queries), corpus=split_names(corpus), split=split, corpus_split=corpus_split,

@@ -53,7 +53,7 @@ def tune_matcher(
     from polymodal.cli_tasks.retrieve import pair_columns, split_names
     from polymodal.tasks.tune_matcher import TuneConfig
     from polymodal.workflow.matcher_tuning import tune_data
-    from polymodal.workflow.retrieval_shown import tune_text
+    from polymodal.workflow.retrieval_text import tune_text
 
     config = TuneConfig().override(set_ or ())
     with stage_bar(console()) as progress:

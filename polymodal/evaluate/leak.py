@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,14 +14,17 @@ import numpy as np
 from polymodal.evaluate.values import Result
 from polymodal.types import Record
 
-__all__ = ["Leak", "label_leak", "leak_warning", "spoken", "texts_of"]
+__all__ = ["UNSPACED", "Leak", "label_leak", "leak_warning", "spoken", "texts_of"]
 
 # share of the items from which a label counts as given away
 LIMIT = 0.5
 _BY_CHANCE = 200  # values that are looked for in other items, to see how often a name turns up without meaning anything
 
-# scripts written without spaces between words, as `unicodedata.name` begins
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+# scripts that write no spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words are phrases
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af]+"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def spoken(text: str) -> str:
 def _apart(letter: str) -> str:
     if unicodedata.category(letter)[0] not in "LMN":
         return " "
-    return f" {letter} " if unicodedata.name(letter, "").startswith(_UNSPACED) else letter
+    return f" {letter} " if UNSPACED.match(letter) else letter
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Survey:
     def __init__(self) -> None:
         self.numbers: dict[str, _Sample] = {}
         self.words: dict[str, Counter[str]] = {}
+        self._more: set[str] = set()
         self._count: Counter[str] = Counter()
 
     def read(self, values: Iterable[Sequence[tuple[str, str | float]]]) -> Iterator[str]:
@@ -53,9 +54,17 @@ class Survey:
                     # free text has no values that come again; the first few hundred tell how long they are
                     if value in kept or len(kept) < _MOST_VALUES:
                         kept[value] += 1
+                    else:
+                        self._more.add(name)
                     yield value
                 else:
                     self.numbers.setdefault(name, _Sample(stable_number(name))).add(value)
+
+    def closed(self, name: str) -> list[str]:
+        """The words that an attribute can be, where all are known and each comes twice on average; else none."""
+        kept = self.words.get(name, Counter())
+        known = name not in self._more and kept.total() >= 2 * len(kept)
+        return sorted(kept) if known else []
 
     def names(self, most: int) -> list[str]:
         return sorted(self._count, key=lambda name: (-self._count[name], name))[:most]

@@ -68,7 +68,8 @@ class TableConfig(ModalityConfig):
         """The tokenizer, the names by falling frequency, and a middle and a spread for the numbers of each name.
 
         `{"tokenizer": JSON, "names": [...], "scales": [[middle, spread] or null, ...], "other": [middle, spread],
-        "lengths": [[share of word values of one piece, two, ...], ...]}`.
+        "lengths": [[share of word values of one piece, two, ...], ...], "values": [[word, ...], ...]}`, the words empty
+        where they are more than 256, or come less than twice on average.
         One pass; a sample of at most 1,024 numbers and 256 different words a name is held.
         """
         survey = Survey()
@@ -79,6 +80,7 @@ class TableConfig(ModalityConfig):
             "names": names,
             "scales": [scale(survey.numbers[name].kept) if name in survey.numbers else None for name in names],
             "lengths": [_lengths(pieces, survey.words.get(name, {}), self.value_pieces) for name in names],
+            "values": [survey.closed(name) for name in names],
             "other": scale([math.asinh(x) for sample in survey.numbers.values() for x in sample.kept]),
         }
 
@@ -132,6 +134,7 @@ class Table(Modality):
         self._scales: list[Sequence[float] | None] = list(fitted["scales"])
         self._other: Sequence[float] = fitted["other"]
         self._lengths: Sequence[Sequence[float]] = fitted.get("lengths", ())
+        self._values: Sequence[Sequence[str]] = fitted.get("values", ())
         self._known: dict[tuple[str, int], list[int]] = {}
         self.content = _pieces.embedding(pieces.size, width)
         self.column = _pieces.embedding(len(self._index) + config.buckets, width)
@@ -341,14 +344,20 @@ class Table(Modality):
         return forms
 
     def answer(self, question: Question, prediction: Tensor) -> Guess:
-        """The value of the attribute that was asked for: a number, or words with the confidence of each piece."""
+        """The value of the attribute that was asked for: a number, or words with the confidence of each piece; one of
+        its values where all are known."""
+        at = int(question.fields["attribute"][question.hidden][0])
         if bool(question.fields["numeric"][question.hidden].any()):
-            at = int(question.fields["attribute"][question.hidden][0])
             middle, spread = self._scales[at] or self._other
             return Guess(math.sinh(float(prediction[0, -1])) * spread + middle)
-        best, choices = self.pieces.likeliest(prediction[:, :-1])
-        confidence, score = _pieces.surest(choices)
-        return Guess(self.pieces.decode(best), confidence, choices, score + question.prior)
+        chosen, confidence, choices = self.pieces.best_of(prediction[:, :-1], self._allowed(at, len(prediction)))
+        score = sum(math.log(max(p, 1e-12)) for p in confidence) + question.prior
+        return Guess(self.pieces.decode(chosen), confidence, choices, score)
+
+    def _allowed(self, attribute: int, count: int) -> list[list[int]]:
+        """The pieces of every known value that has so many; none for an attribute of any words."""
+        known = self._values[attribute] if attribute < len(self._values) else ()
+        return [ids for value in known if len(ids := self._words(value, self.config.value_pieces)) == count]
 
     def weigh(self, question: Question, prediction: Tensor, values: Sequence[str]) -> Tensor:
         """Words of as many pieces as are asked for; every piece the likelier the less others could stand there."""

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from polymodal.evaluate.intervals import Interval, resample_weights
 from polymodal.evaluate.values import Result
+from polymodal.tasks.probability import BINS, bin_of, expected_error
 
 __all__ = ["Bin", "Calibration", "calibration", "log_softmax", "negative_log_likelihood", "temperature"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_BINS = 15
 _SIMULATED = 200
 _COLDEST, _HOTTEST = np.log(0.02), np.log(50.0)
 
@@ -111,48 +111,34 @@ def calibration(
     Source: Naeini et al. 2015; Guo et al. 2017, equation 3, with 15 bins.
     """
     confidence, right = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    member = _member(confidence)
-    whole = _errors(np.ones((1, len(right))), member, confidence, right)[0]
-    drawn = [_errors(w.astype(np.float64), member, confidence, right) for w in _weights(len(right), resamples, seed)]
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5]) if drawn else (whole, whole)
+    whole = expected_error(confidence, right)
+    drawn = [
+        expected_error(confidence, right, row)
+        for block in (resample_weights(len(right), resamples, seed) if resamples else ())
+        for row in block
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (whole, whole)
+    at = bin_of(confidence)
     bins = tuple(
-        Bin(b / _BINS, (b + 1) / _BINS, int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean()))
-        for b in range(_BINS)
-        if (rows := member[:, b] > 0).any()
+        Bin(b / BINS, (b + 1) / BINS, int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean()))
+        for b in range(BINS)
+        if (rows := at == b).any()
     )
     sure = tuple(
         (t, float(rows.mean()), float(right[rows].mean()) if rows.any() else float("nan"))
         for t in (0.5, 0.8, 0.9, 0.95)
         for rows in [confidence >= t]
     )
-    raw = confidence if before is None else np.asarray(before, np.float64)
     return Calibration(
-        Interval(float(whole), float(low), float(high), len(right)),
-        float(_errors(np.ones((1, len(right))), _member(raw), raw, right)[0]),
-        _floor(confidence, member, seed),
+        Interval(whole, float(low), float(high), len(right)),
+        expected_error(confidence if before is None else before, right),
+        _floor(confidence, seed),
         temperature,
         bins,
         sure,
     )
 
 
-def _weights(n: int, resamples: int, seed: int) -> list[npt.NDArray[np.float32]]:
-    return list(resample_weights(n, resamples, seed)) if resamples else []
-
-
-def _member(confidence: Floats) -> Floats:
-    """(n, bins): 1 in the bin of each confidence; 0 belongs to the first."""
-    place = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
-    return np.asarray(np.eye(_BINS)[place], np.float64)
-
-
-def _errors(weights: Floats, member: Floats, confidence: Floats, right: Floats) -> Floats:
-    """ECE in every resample: weights (r, n) -> (r,)."""
-    gap = weights @ (member * (confidence - right)[:, None])
-    return np.asarray(np.abs(gap).sum(1) / weights.sum(1), np.float64)
-
-
-def _floor(confidence: Floats, member: Floats, seed: int) -> float:
+def _floor(confidence: Floats, seed: int) -> float:
     drawn = np.random.default_rng([seed, len(confidence)]).random((_SIMULATED, len(confidence))) < confidence
-    gap = (confidence - drawn) @ member
-    return float(np.abs(gap).sum(1).mean() / len(confidence))
+    return float(np.mean([expected_error(confidence, right) for right in drawn]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from polymodal.catalogue.attributes import attributes_of
 from polymodal.evaluate import Ties, scored_top
+from polymodal.evaluate.leak import UNSPACED
 from polymodal.types import BadInput, MissingExtra, Record
 
 __all__ = ["Bm25", "fuse", "text_of", "words_of"]
@@ -23,11 +23,6 @@ Floats = npt.NDArray[np.float32]
 
 # scores of one block of queries, whatever the size of the corpus
 _PLACES = 1 << 23
-# scripts that write no spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words are phrases
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af]+"
-)
 
 
 def text_of(record: Record) -> str:
@@ -58,7 +53,7 @@ def words_of(text: str) -> list[str]:
     found: list[str] = []
     for run, _ in split.pre_tokenize_str(normalise.normalize_str(text)):
         done = 0
-        for match in _UNSPACED.finditer(run):
+        for match in UNSPACED.finditer(run):
             if match.start() > done:
                 found.append(run[done : match.start()])
             some = match.group()

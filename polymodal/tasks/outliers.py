@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,8 @@ from polymodal.evaluate import Interval, fit_linear, top_k
 from polymodal.evaluate.intervals import resample_weights
 from polymodal.evaluate.outliers import Mahalanobis, auroc
 from polymodal.evaluate.values import Result
+from polymodal.tasks.items import Bools, Items
+from polymodal.tasks.mismatch import disagreement
 from polymodal.types import BadInput, Embeddings
 
 __all__ = [
@@ -204,7 +205,7 @@ class Evidence:
     values: Mapping[str, float]
 
 
-def evidence_of(name: str, modality: str, ids: Sequence[str], scores: Floats) -> Evidence:
+def evidence_of(name: str, modality: str, ids: Iterable[str], scores: Floats) -> Evidence:
     """Scores (n,), higher for strangers, as deviations from their median in units of 1.4826 median absolute deviations,
     as the outliers themselves do not widen that; where more than half of the scores are equal, of 1.2533 mean absolute
     deviations. Source: Iglewicz & Hoaglin 1993."""
@@ -213,55 +214,42 @@ def evidence_of(name: str, modality: str, ids: Sequence[str], scores: Floats) ->
     if spread < _EQUAL:
         spread = _MEAN_AD * float(np.abs(away).mean())
     values = away / spread if spread >= _EQUAL else np.zeros(len(scores))
-    return Evidence(name, modality, dict(zip(ids, values.tolist(), strict=True)))
+    return Evidence(name, modality, dict(zip(map(str, ids), values.tolist(), strict=True)))
 
 
-def misfit(towers: Mapping[str, Embeddings]) -> list[Evidence]:
-    """How badly the modalities of an item fit one another.
+def misfit(items: Items, parts: Sequence[Bools] = (), *, seed: int = 0) -> list[Evidence]:
+    """How badly the modalities of an item fit one another, by `tasks.mismatch.disagreement`, in robust deviations.
 
-    Two modalities disagree by 1 - cosine of their vectors, in robust deviations over the items that have both. Where an
-    item has two modalities, that is all there is to say: nothing tells which of them is wrong. Where it has more, the
-    misfit of one of them is its mean disagreement with the others, less what those have among themselves: a picture of
-    another item disagrees with all of the rest, and the rest agrees.
+    Where an item has two modalities that can be compared, that is all there is to say: nothing tells which of them is
+    wrong. Where it has more, each has the evidence of all the others against it: a picture of another item disagrees
+    with all of the rest, and the rest agrees.
 
     Args:
-        towers: modality -> its own vectors, in one space (an aligned model).
+        items: with vectors of the modalities in one space (an aligned model).
+        parts: items to which different things are usual; seed: of the exchanges.
 
     Returns:
         For each pair of modalities the items that have no other (`modality` is `a + b`), for each modality the items
-        that have at least two others.
+        that have at least two others; nothing where no two modalities are in enough items.
     """
-    gaps: dict[str, dict[tuple[str, str], float]] = {}
-    for one, two in combinations(sorted(towers), 2):
-        for name, value in _pair_gaps(towers[one], towers[two]).items():
-            gaps.setdefault(name, {})[one, two] = value
-    pairs: dict[tuple[str, str], dict[str, float]] = {}
-    parts: dict[str, dict[str, float]] = {}
-    for name, found in gaps.items():
-        if len(found) == 1:
-            pair, value = next(iter(found.items()))
-            pairs.setdefault(pair, {})[name] = value
-            continue
-        for modality in {one for pair in found for one in pair}:
-            own = [value for pair, value in found.items() if modality in pair]
-            among = [value for pair, value in found.items() if modality not in pair]
-            parts.setdefault(modality, {})[name] = (
-                float(np.mean(own) - np.mean(among)) if among else float(np.mean(own))
+    try:
+        found = disagreement(items, parts, seed=seed)
+    except BadInput:
+        return []
+    ids, compared = np.asarray(items.ids), np.isfinite(found.odds)
+    several = compared.sum(1) > 2
+    out = []
+    for one, two in sorted(found.pairs):
+        rows = ~several & compared[:, found.modalities.index(one)] & compared[:, found.modalities.index(two)]
+        if rows.any():
+            out.append(
+                evidence_of(f"{one} and {two} do not fit", f"{one} + {two}", ids[rows], found.pairs[one, two][rows])
             )
-    out = [Evidence(f"{one} and {two} do not fit", f"{one} + {two}", pairs[one, two]) for one, two in sorted(pairs)]
-    for modality in sorted(parts):
-        ids, values = list(parts[modality]), np.asarray(list(parts[modality].values()))
-        out.append(evidence_of(f"{modality} does not fit the rest", modality, ids, values))
+    for at, name in sorted(enumerate(found.modalities), key=lambda pair: pair[1]):
+        rows = several & compared[:, at]
+        if rows.any():
+            out.append(evidence_of(f"{name} does not fit the rest", name, ids[rows], found.odds[rows, at]))
     return out
-
-
-def _pair_gaps(one: Embeddings, two: Embeddings) -> dict[str, float]:
-    other = frozenset(two.ids)
-    both = [i for i in one.ids if i in other]
-    if len(both) < 3:
-        return {}
-    gap = 1 - (one.rows(both).astype(np.float64) * two.rows(both)).sum(1)
-    return dict(evidence_of("", "", both, gap).values)
 
 
 @dataclass(frozen=True)

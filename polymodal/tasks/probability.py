@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from polymodal.types import BadInput
 
-__all__ = ["Calibrator", "Isotonic", "Platt", "brier", "expected_error", "parse_calibrator"]
+__all__ = ["BINS", "Calibrator", "Isotonic", "Platt", "bin_of", "brier", "expected_error", "parse_calibrator"]
 
 Floats = npt.NDArray[np.float64]
+
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def parse_calibrator(data: Mapping[str, Any]) -> Calibrator:
 
 
 def expected_error(
-    probabilities: npt.ArrayLike, right: npt.ArrayLike, weights: npt.ArrayLike | None = None, bins: int = 15
+    probabilities: npt.ArrayLike, right: npt.ArrayLike, weights: npt.ArrayLike | None = None, bins: int = BINS
 ) -> float:
     """Expected calibration error, in [0, 1]: sum over bins of share * |mean probability - share that is right|.
 
@@ -130,9 +132,13 @@ def expected_error(
     w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
     if w.sum() == 0:
         return float("nan")
-    at = np.minimum((p * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(at, w * (p - y), minlength=bins)
+    gap = np.bincount(bin_of(p, bins), w * (p - y), minlength=bins)
     return float(np.abs(gap).sum() / w.sum())
+
+
+def bin_of(probabilities: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """The bin of each probability (n,) among bins of equal width, open below and closed above; 0 is in the first."""
+    return np.asarray(np.clip(np.ceil(probabilities * bins) - 1, 0, bins - 1), np.int64)
 
 
 def brier(probabilities: npt.ArrayLike, right: npt.ArrayLike) -> float:

@@ -8,14 +8,14 @@ from itertools import islice
 import numpy as np
 
 from polymodal.evaluate import AS_IS
-from polymodal.tasks.items import Items
+from polymodal.tasks.items import Bools, Items
 from polymodal.types import BadInput, Record
 from polymodal.workflow.opened import Opened
 from polymodal.workflow.records import draw_rows, records_of
 from polymodal.workflow.subsets import embed_subsets
 from polymodal.workflow.training import split_rows
 
-__all__ = ["embed_items", "read_items", "title"]
+__all__ = ["embed_items", "read_items", "seen_apart", "splits_of", "title"]
 
 _CHUNK = 1024
 
@@ -29,9 +29,21 @@ def read_items(opened: Opened, split: str | None = None, most: int | None = None
     numbers = np.asarray(split_rows(opened.rows, split))
     if most is not None:
         numbers = draw_rows(numbers, most, seed)
+    return embed_items(opened, records_of(opened.rows, numbers), len(numbers), splits_of(opened))
+
+
+def splits_of(opened: Opened) -> dict[str, str]:
+    """Id -> split, of every row."""
     index = opened.rows.index
-    splits = dict(zip(index["id"].to_pylist(), index["split"].to_pylist(), strict=True))
-    return embed_items(opened, records_of(opened.rows, numbers), len(numbers), splits)
+    return dict(zip(index["id"].to_pylist(), index["split"].to_pylist(), strict=True))
+
+
+def seen_apart(opened: Opened, items: Items) -> list[Bools]:
+    """The items that the model was trained on, and the others: cells that it saw together fit better. Nothing where
+    there is only one kind."""
+    trained = opened.embedder.recipe.split
+    seen = np.asarray([items.splits.get(name) == trained for name in items.ids])
+    return [seen, ~seen] if seen.any() and not seen.all() else []
 
 
 def embed_items(

@@ -23,7 +23,7 @@ from polymodal.tasks.mismatch import (
 from polymodal.tasks.ranking import Ranked, compare_rankings
 from polymodal.types import BadInput
 from polymodal.workflow.files import check_table_path, write_rows
-from polymodal.workflow.items import read_items, title
+from polymodal.workflow.items import read_items, seen_apart, title
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import check_names
 from polymodal.workflow.truth import read_pairs
@@ -157,7 +157,7 @@ def mismatch(
     items = read_items(opened, settings.split)
     if settings.modality is not None and settings.modality not in items.towers:
         raise BadInput("--modality", f"one that the items have: {', '.join(items.towers)}", settings.modality)
-    parts = _parts(opened, items)
+    parts = seen_apart(opened, items)
     found = disagreement(items, parts, seed=settings.seed)
     scores = found.score(settings.modality)
     rows = _rows(items, found, scores, settings, parts)
@@ -177,13 +177,6 @@ def mismatch(
         judged,
         shown,
     )
-
-
-def _parts(opened: Opened, items: Items) -> list[Bools]:
-    """The items that the model was trained on, and the others: cells that it saw together fit better."""
-    trained = opened.embedder.recipe.split
-    seen = np.asarray([items.splits.get(name) == trained for name in items.ids])
-    return [seen, ~seen] if seen.any() and not seen.all() else []
 
 
 def _rows(

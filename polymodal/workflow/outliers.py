@@ -17,6 +17,7 @@ from polymodal.catalogue.quarantine import Quarantined
 from polymodal.catalogue.shards import Shards
 from polymodal.evaluate import Interval
 from polymodal.evaluate.values import Result, plain
+from polymodal.tasks.items import Items
 from polymodal.tasks.outliers import (
     Evidence,
     Strange,
@@ -32,6 +33,7 @@ from polymodal.tasks.outliers import (
 from polymodal.types import BadInput, Embeddings
 from polymodal.workflow.files import write_json, write_table
 from polymodal.workflow.item_vectors import ItemVectors, embed_rows, part_of
+from polymodal.workflow.items import seen_apart, splits_of
 from polymodal.workflow.learning import one_thread
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.parts import ids_of, part_rows
@@ -139,7 +141,7 @@ def find_outliers(
     label, values = opened.label(settings.label) if opened.labels or settings.label else ("", {})
     vectors = _embed(opened)
     known, asked, notes = _known(opened, vectors, values, settings)
-    evidence, more = one_thread(lambda: _evidence(opened, vectors, known))
+    evidence, more = one_thread(lambda: _evidence(opened, vectors, known, settings.seed))
     ranking = rank_strange(evidence)
     unknown: tuple[Unknown, ...] = ()
     left: tuple[tuple[str, ...], ...] = ()
@@ -225,7 +227,9 @@ def _known(
     return known, asked, tuple(note for note in parts.notes if "tune" not in note)
 
 
-def _evidence(opened: Opened, vectors: ItemVectors, known: Embeddings) -> tuple[list[Evidence], tuple[str, ...]]:
+def _evidence(
+    opened: Opened, vectors: ItemVectors, known: Embeddings, seed: int
+) -> tuple[list[Evidence], tuple[str, ...]]:
     """As a whole: far from all known items. By modality: unlike other cells, and not fitting the rest of the item."""
     out = [evidence_of("unlike any other item", "", vectors.fused.ids, nearest_known(known, vectors.fused))]
     for name, own in vectors.towers.items():
@@ -233,7 +237,8 @@ def _evidence(opened: Opened, vectors: ItemVectors, known: Embeddings) -> tuple[
             out.append(evidence_of(f"{name} unlike any other", name, own.ids, nearest_known(own, own)))
     if not opened.embedder.recipe.objective.aligned:
         return out, ("This model does not align its modalities: whether they fit one another is not looked at.",)
-    return [*out, *misfit(vectors.towers)], ()
+    items = Items(vectors.fused, vectors.towers, splits=splits_of(opened))
+    return [*out, *misfit(items, seen_apart(opened, items), seed=seed)], ()
 
 
 def _planted(

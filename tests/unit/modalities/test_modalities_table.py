@@ -233,3 +233,38 @@ def test_fit_is_deterministic_and_build_checks() -> None:
     with pytest.raises(BadInput, match="names"):
         config.build(8, {})
     assert config.build(8, config.fit(iter(()))).preprocess((("a", 1.0),))["number"].isfinite().all()
+
+
+def asked(table: Table, part: str, words: str) -> tuple[Any, Any]:
+    """The question for a part that takes the pieces of `words`, and logits that prefer those."""
+    ids = table.pieces.encode(words, 6)[0]
+    question = next(q for q in table.ask(None, part) if int(q.hidden.sum()) == len(ids))
+    logits = torch.zeros(len(ids), table.pieces.size + 1)
+    logits[torch.arange(len(ids)), torch.tensor(ids)] = 6.0
+    return question, logits
+
+
+TONES = [{"tone": t, "sku": f"{i:03d}x"} for i, t in enumerate(["dark blue", "light red"] * 20)]
+
+
+def test_an_attribute_whose_values_are_known_is_answered_with_one_of_them():
+    table = fitted(TableConfig(vocabulary=500), TONES)
+    question, logits = asked(table, "tone", "dark red")
+    logits[1, table.pieces.encode("blue", 6)[0]] = 5.0  # piece by piece it would be "dark red", which nothing is
+    guess = table.answer(question, logits)
+    assert guess.value.replace(" ", "") == "darkblue"
+    # against "light" in the first place and "red" in the second, not against every piece there is
+    assert guess.confidence == pytest.approx((1 / (1 + math.exp(-6)), 1 / (1 + math.exp(1))))
+    assert guess.score == pytest.approx(sum(math.log(p) for p in guess.confidence) + question.prior)
+    assert [piece for piece, _ in guess.choices[1]] == ["red", "blue"]
+    assert table.answer(*asked(table, "tone", "light red")).value.replace(" ", "") == "lightred"
+
+
+def test_values_that_do_not_come_again_are_no_list_to_choose_from():
+    config = TableConfig(vocabulary=500)
+    decoder = config.decoder()
+    found = config.fit(iter([decoder.decode(row) for row in TONES]))
+    of = dict(zip(found["names"], found["values"], strict=True))
+    assert of == {"tone": ["dark blue", "light red"], "sku": []}
+    many = [{"model": f"m{i % 300} x"} for i in range(900)]
+    assert config.fit(iter([decoder.decode(row) for row in many]))["values"] == [[]]  # more than are held
