@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from polymodal.bench._base import Options
 __all__ = ["kept", "write_whole"]
 
 
-def kept(options: Options, module: str, settings: Mapping[str, Any], seed: int, compute: Callable[[], Any]) -> Any:
+def kept(
+    options: Options,
+    module: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    compute: Callable[[], Any],
+    also: Sequence[str] = (),
+) -> Any:
     """What `compute` returns for these settings and this seed, read back where it was finished before.
 
     Args:
@@ -24,12 +31,13 @@ def kept(options: Options, module: str, settings: Mapping[str, Any], seed: int, 
             change elsewhere in the library is not seen; delete the folder then.
         settings: everything else that decides, as JSON.
         compute: of no arguments; its value must be JSON (tuples come back as lists).
+        also: names of further modules whose source is part of the key.
     """
     if options.out is None:
         return compute()
     key = {
         "module": module,
-        "source": _digest(module),
+        "source": [_digest(name) for name in (module, *also)],
         "version": version("polymodal"),
         "quick": options.quick,
         "settings": json.loads(json.dumps(settings)),

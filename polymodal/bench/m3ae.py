@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pyarrow as pa
 import torch
 
 from polymodal.bench._base import Cell, Options, Result, Table, over_seeds
-from polymodal.catalogue.demo import DemoConfig, generate
+from polymodal.bench._kept import kept
+from polymodal.catalogue.demo import FACTORS, DemoConfig, generate
 from polymodal.catalogue.loader import Loader
 from polymodal.catalogue.sampler import BlockShuffle
 from polymodal.draws import uniform
@@ -33,7 +35,6 @@ from polymodal.workflow.training import open_rows, prepare_data, split_rows
 __all__ = ["ARMS", "Arm", "Size", "run"]
 
 _KINDS = {"image": "image", "text": "text"}
-_LABEL = "category"
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,18 @@ _TITLES = {
     "captions": "How many items have a text (75 % of it hidden)",
     "pairing": "Text in the picture's row, or in a row of its own",
 }
-_CONTROLS = ("untrained model", "raw pixels (16 x 16)", "most frequent category")
+_CONTROLS = ("untrained model", "raw pixels (16 x 16)", "most frequent value")
 
 
 @dataclass(frozen=True)
 class Size:
-    """Items of the generated catalogue, training steps, items of a step, and which of the three questions to answer."""
+    """Items of the generated catalogue, training steps, items of a step, the label that is probed, and which of the
+    three questions to answer."""
 
     items: int = 1200
     steps: int = 250
     batch: int = 64
+    label: str = "shape"
     tables: tuple[str, ...] = ("ratio", "captions", "pairing")
 
     @property
@@ -123,17 +126,18 @@ class _Memory:
 
 
 def run(options: Options) -> Result:
-    """M3AE on pictures and titles of the generated shop: what its vector of a picture alone tells of a category.
+    """M3AE on pictures and titles of the generated shop: what its vector of a picture alone tells of a label.
 
     Every arm starts from the same weights and takes the same number of steps over the same pictures. Score: accuracy of
     a linear probe and of 10 nearest neighbours, learnt on the training items and tested on unseen ones, all of them
     embedded by picture alone.
 
     Args:
-        options: `settings` may hold items, steps, batch, and tables ("ratio", "captions", "pairing", with commas).
+        options: `settings` may hold items, steps, batch, label (shape: pictures show it, half of the titles tell it),
+            and tables ("ratio", "captions", "pairing", with commas).
 
     Raises:
-        BadInput: another setting, another table.
+        BadInput: another setting, label or table.
 
     Source: Geng et al. 2022 (M3AE), figures 3 and 5: linear probe on ImageNet after CC12M; 75 % is best there, 10 % of
         the captions give more than half of the gain.
@@ -143,8 +147,8 @@ def run(options: Options) -> Result:
     scores = [_repetition(seed, size, options) for seed in options.seeds]
     tables = tuple(_table(name, scores) for name in size.tables)
     settings = {"items": size.items, "steps": size.steps, "batch": size.batch, "seeds": list(options.seeds)}
-    settings |= {"quick": options.quick, "label": _LABEL, "tables": list(size.tables)}
-    question = "Does M3AE learn from titles to see in pictures what category an item is of, and from how many of them?"
+    settings |= {"quick": options.quick, "label": size.label, "tables": list(size.tables)}
+    question = f"Does M3AE learn from titles to see the {size.label} of a picture, and from how many of them?"
     return Result("m3ae", question, tables, _findings(scores), settings=settings)
 
 
@@ -153,31 +157,38 @@ def _sized(options: Options) -> Size:
     for name, value in options.settings.items():
         if name == "tables" and set(value.split(",")) <= set(_TITLES):
             size = replace(size, tables=tuple(value.split(",")))
+        elif name == "label" and value in FACTORS:
+            size = replace(size, label=value)
         elif name in ("items", "steps", "batch"):
             counts: dict[str, Any] = {name: int(value)}
             size = replace(size, **counts)
         else:
-            raise BadInput("settings", f"items, steps, batch or tables={','.join(_TITLES)}", f"{name}={value}")
+            raise BadInput(
+                "settings",
+                f"items, steps, batch, label={'|'.join(FACTORS)} or tables={','.join(_TITLES)}",
+                f"{name}={value}",
+            )
     return size
 
 
 def _repetition(seed: int, size: Size, options: Options) -> dict[str, dict[str, float]]:
-    """Arm or control -> {"linear", "k-NN"}; finished arms of an earlier call are taken from `options.out`."""
-    kept = None if options.out is None else options.out / f"m3ae-{seed}-{size.items}-{size.steps}-{size.batch}.json"
-    done: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
-    arms = [arm for arm in size.arms if arm.name not in done]
-    if not arms and all(name in done for name in _CONTROLS):
-        return done
+    """Arm or control -> {"linear", "k-NN"}; each arm that was finished before is taken from `options.out`."""
     with tempfile.TemporaryDirectory(prefix="polymodal-bench-") as folder:
-        shop = _open(Path(folder), seed, size)
-        done |= _controls(shop, seed)
-        for arm in arms:
-            done[arm.name] = _probe(shop, _vectors(shop, _train(shop, arm, seed, size, Path(folder))))
-            options.say(f"seed {seed}: {arm.name}: {json.dumps(done[arm.name])}")
-            if kept is not None:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(done, indent=1))
-    return done
+
+        @cache
+        def shop() -> _Shop:
+            return _open(Path(folder), seed, size)
+
+        def trained(arm: Arm) -> dict[str, float]:
+            scores = _probe(shop(), _vectors(shop(), _train(shop(), arm, seed, size, Path(folder))))
+            options.say(f"seed {seed}: {arm.name}: {json.dumps(scores)}")
+            return scores
+
+        deciding = {"items": size.items, "steps": size.steps, "batch": size.batch, "label": size.label}
+        done = kept(options, __name__, {**deciding, "arm": "controls"}, seed, lambda: _controls(shop(), seed))
+        for arm in size.arms:
+            done[arm.name] = kept(options, __name__, {**deciding, "arm": arm.name}, seed, partial(trained, arm))
+        return dict(done)
 
 
 def _open(folder: Path, seed: int, size: Size) -> _Shop:
@@ -201,7 +212,7 @@ def _open(folder: Path, seed: int, size: Size) -> _Shop:
         for name, config in made.modalities.items()
     }
     test = [record for record in test if "image" in record.values]
-    return _Shop(train, test, label_columns(rows)[_LABEL], made, fitted)
+    return _Shop(train, test, label_columns(rows)[size.label], made, fitted)
 
 
 def _records(shop: _Shop, arm: Arm, seed: int) -> list[Record]:
@@ -271,7 +282,7 @@ def _controls(shop: _Shop, seed: int) -> dict[str, dict[str, float]]:
     return {
         "untrained model": _probe(shop, _vectors(shop, _model(shop, seed))),
         "raw pixels (16 x 16)": _probe(shop, pixels),
-        "most frequent category": {"linear": chance, "k-NN": chance},
+        "most frequent value": {"linear": chance, "k-NN": chance},
     }
 
 

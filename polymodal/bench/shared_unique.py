@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polymodal.bench import _synthetic
 from polymodal.bench._base import Cell, Options, Result, Table, over_seeds
+from polymodal.bench._kept import kept
 from polymodal.bench._synthetic import Floats, Labels, World, augmented, disentangled, factorised
 from polymodal.losses.contrastive import contrast
 from polymodal.losses.critics import CriticConfig, mlp
@@ -251,8 +253,9 @@ def run(options: Options) -> Result:
     for seed in options.seeds:
         world = makers[kind](seed)
         for method in methods:
-            name = f"{kind}-{rows}-{epochs}-{batch}-{method}-{seed}"
-            found[method].append(_kept(options, name, method, world, epochs, seed, batch))
+            deciding = {"world": kind, "rows": rows, "epochs": epochs, "batch": batch, "method": method}
+            made = partial(measure, method, world, rows * 4 // 5, epochs, seed, batch)
+            found[method].append(kept(options, __name__, deciding, seed, made, also=(_synthetic.__name__,)))
             options.say(f"seed {seed}, {method}: accuracy {next(_accuracies(found[method][-1])):.4f}")
     decided: dict[str, Any] = {
         "rows": rows,
@@ -265,20 +268,6 @@ def run(options: Options) -> Result:
     tables = (_encoders(found), _heads(found))
     marked = ("A quick run: these figures mean nothing.",) if quick else ()
     return Result("shared_unique", QUESTION, tables, (*marked, *_findings(found)), settings=decided)
-
-
-def _kept(options: Options, name: str, method: str, world: World, epochs: int, seed: int, batch: int) -> Trained:
-    """A repetition, read from `options.out` where it was finished before."""
-    count = len(next(iter(world.inputs.values())))
-    if options.out is None:
-        return measure(method, world, count * 4 // 5, epochs, seed, batch)
-    path = options.out / f"{name.replace(' ', '_').replace(',', '')}.json"
-    if path.exists():
-        return dict(json.loads(path.read_text()))
-    made = measure(method, world, count * 4 // 5, epochs, seed, batch)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made, indent=1))
-    return made
 
 
 def _accuracies(one: Trained) -> Iterator[float]:

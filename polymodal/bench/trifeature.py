@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from torch.nn import functional as F
 from polymodal import presence
 from polymodal.bench import _trifeature_data as data
 from polymodal.bench._base import Cell, Options, Result, Table, over_seeds
+from polymodal.bench._kept import kept
 from polymodal.config import parse_kind
 from polymodal.draws import seed_of
 from polymodal.model import ITEM, Model, ModelConfig
@@ -36,7 +35,7 @@ QUESTION = (
     "(uniqueness), and whether the colour of the second is the one that belongs to the texture of the first (synergy)?"
 )
 NAMES = ("first", "second")
-BATCH = 64
+BATCH = 128
 TASKS = ("redundancy", "uniqueness", "synergy")
 Floats = npt.NDArray[np.float32]
 
@@ -59,7 +58,7 @@ METHODS: Mapping[str, Method] = {
     "subset -> held-out": Method(
         {"kind": "confu", "fuse": "model", "temperature": 0.1, "learn_temperature": False}, trunk=True
     ),
-    "CoMM": Method({"kind": "comm"}, trunk=True),
+    "CoMM": Method({"kind": "comm", "readout_weight": 0.0}, trunk=True),
 }
 
 
@@ -78,11 +77,11 @@ def run(options: Options) -> Result:
     """Two trainings a method and seed: on pairs that share the shape alone, for redundancy and uniqueness, and on pairs
     that also follow a fixed rule from texture to colour, for synergy.
 
-    Settings: `steps` of the first training (2000) and `synergy_steps` of the second (as many); `methods`, names of
+    Settings: `steps` of the first training (1000) and `synergy_steps` of the second (as many); `methods`, names of
     METHODS separated by ";".
     """
     quick = options.quick
-    steps = int(options.settings.get("steps", "20" if quick else "2000"))
+    steps = int(options.settings.get("steps", "20" if quick else "1000"))
     long = int(options.settings.get("synergy_steps", steps))
     chosen = [m.strip() for m in options.settings.get("methods", ";".join(METHODS)).split(";")]
     for name in chosen:
@@ -93,7 +92,7 @@ def run(options: Options) -> Result:
         for name in chosen:
             scores: dict[str, float] = {}
             for biased in (False, True):
-                scores |= _kept(options, name, seed, long if biased else steps, biased)
+                scores |= _scores(options, name, seed, long if biased else steps, biased)
             found[name].append(scores)
     rows: tuple[tuple[str | Cell, ...], ...] = tuple(
         (name, *(over_seeds([each[task] for each in found[name]]) for task in TASKS), _cost(found[name]))
@@ -111,26 +110,23 @@ def _cost(each: Sequence[Mapping[str, float]]) -> str:
     return f"{np.mean([scores['seconds False'] + scores['seconds True'] for scores in each]):.0f}"
 
 
-def _kept(options: Options, name: str, seed: int, steps: int, biased: bool) -> dict[str, float]:
-    """The scores of one training, from `options.out` where it was done before."""
-    what = json.dumps([name, METHODS[name].objective, seed, steps, biased, options.quick])
-    file = None if options.out is None else options.out / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
-    if file is not None and file.exists():
-        kept: dict[str, float] = json.loads(file.read_text())
-        return kept
-    begun = time.process_time()
-    scores = _one(name, seed, steps, biased, options.quick)
-    taken = time.process_time() - begun
-    options.say(f"{name}, seed {seed}, {'biased' if biased else 'unbiased'}: {scores} in {taken:.0f} s")
-    scores[f"seconds {biased}"] = taken
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(scores))
-    return scores
+def _scores(options: Options, name: str, seed: int, steps: int, biased: bool) -> dict[str, float]:
+    """The scores of one training and the CPU seconds it took."""
+
+    def compute() -> dict[str, float]:
+        begun = time.process_time()
+        scores = _one(name, seed, steps, biased, options.quick)
+        taken = time.process_time() - begun
+        options.say(f"{name}, seed {seed}, {'biased' if biased else 'unbiased'}: {scores} in {taken:.0f} s")
+        return scores | {f"seconds {biased}": taken}
+
+    deciding = {"method": name, "objective": METHODS[name].objective, "steps": steps, "biased": biased}
+    found: dict[str, float] = kept(options, __name__, deciding, seed, compute, also=(data.__name__,))
+    return found
 
 
 def _one(name: str, seed: int, steps: int, biased: bool, quick: bool) -> dict[str, float]:
-    train, test = data.pictures(seed, renders=3 if quick else 24)
+    train, test = data.pictures(seed, renders=1 if quick else 3)
     rule = np.random.default_rng([seed, 2]).permutation(data.KINDS)
     setting = Setting(train, test, rule, biased, steps)
     method = METHODS[name]
@@ -165,13 +161,13 @@ def _batch(inputs: Mapping[str, Tensor], digests: Mapping[str, Tensor], keys: Te
 
 
 def _train(model: Model, described: Mapping[str, Any], setting: Setting, seed: int) -> None:
-    """AdamW at 2e-3 with a cosine, the same for every method; views are augmented for all of them."""
+    """AdamW at 1e-3 with a cosine, the same for every method; views are augmented for all of them."""
     random, generator = np.random.default_rng([seed, 3]), torch.Generator().manual_seed(seed)
     of = setting.train
     first, second = data.pairs(of, 10_000, random, setting.rule if setting.biased else None, 1.0)
     config = parse_kind("polymodal.objectives", dict(described), "objective", ObjectiveConfig)
     objective: Objective = config.build(model)
-    shape = TrainConfig(learning_rate=2e-3, warmup=0.05, weight_decay=1e-4)
+    shape = TrainConfig(learning_rate=1e-3, warmup=0.05, weight_decay=1e-4)
     optimizer = build_optimizer([model, objective], shape)
     for step in range(setting.steps):
         rows = torch.from_numpy(random.permutation(len(first))[:BATCH])
@@ -280,6 +276,6 @@ def _findings(found: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[str, 
     for task in ("uniqueness", "synergy"):
         order = sorted(trained, key=lambda name: -trained[name][task])
         said.append(f"{task}: " + ", ".join(f"{name} {trained[name][task]:.3f}" for name in order))
-        if "CoMM" in trained:
+        if "CoMM" in trained and len(trained) > 1:
             said.append(f"CoMM {'leads' if order[0] == 'CoMM' else 'does not lead'} {task}.")
     return tuple(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,8 +54,10 @@ def test_one_arm_from_catalogue_to_score(tmp_path, monkeypatch):
     assert all(0 <= value <= 1 for scores in found.values() for value in scores.values())
     assert len(said) == 1
     assert m3ae._repetition(0, size, options) == found
-    assert len(said) == 1
-    assert json.loads(next(tmp_path.iterdir()).read_text()) == found
+    assert said[1:] == ["seed 0: kept from before"] * 2
+    # another label is another question
+    other = m3ae._repetition(0, replace(size, label="colour"), options)
+    assert other["most frequent value"] != found["most frequent value"]
 
 
 def test_findings_follow_from_the_figures(monkeypatch):
@@ -88,5 +91,5 @@ def test_one_question_needs_its_own_arms_only(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"epochs": "3"}, {"tables": "ratio,paring"}])
 def test_an_unknown_setting_is_refused(settings):
-    with pytest.raises(BadInput, match="items, steps, batch or tables"):
+    with pytest.raises(BadInput, match="items, steps, batch, label"):
         m3ae.run(Options(settings=settings))

@@ -85,7 +85,8 @@ def test_the_experiment_keeps_what_is_finished(tmp_path):
         (m, head) for m in ("FactorCL-SSL, factorised", "FactorCL-SUP") for head in ("shared", "unique")
     ]
     assert "mean nothing" in one.findings[0]
-    changed = {**json.loads(kept[-1].read_text()), "accuracy all": 0.25}
+    changed = json.loads(kept[-1].read_text())
+    changed["value"]["accuracy all"] = 0.25
     kept[-1].write_text(json.dumps(changed))
     again = shared_unique.run(options)
     assert again.to_json() != one.to_json()

@@ -14,7 +14,7 @@ from polymodal.types import BadInput
 
 @pytest.fixture(scope="module")
 def drawn():
-    return data.pictures(0, renders=8)
+    return data.pictures(0)
 
 
 def combinations(of):
@@ -23,7 +23,7 @@ def combinations(of):
 
 def test_test_pictures_are_of_combinations_never_trained_on(drawn):
     train, test = drawn
-    assert (len(train.pixels), len(test.pixels)) == (800, 200)  # 100 combinations eight times, 25 eight times
+    assert (len(train.pixels), len(test.pixels)) == (2400, 800)  # 800 combinations three times, 200 four times
     assert not combinations(train) & combinations(test)
     assert len(combinations(train) | combinations(test)) == data.KINDS**3
     assert train.pixels.shape[1:] == (3, data.SIDE, data.SIDE)
@@ -55,7 +55,7 @@ def test_pairs_share_the_shape_and_follow_the_rule_as_often_as_asked(drawn):
     first, second = data.pairs(train, 4000, random, None, 0.0)
     assert (train.shape[first] == train.shape[second]).all()
     assert (first != second).all()
-    assert 0.15 < data.matched(train, first, second, rule).mean() < 0.25  # by chance one in five
+    assert 0.07 < data.matched(train, first, second, rule).mean() < 0.13  # by chance one in ten
 
 
 def test_augmentation_is_a_function_of_its_generator():
@@ -85,7 +85,7 @@ def test_it_runs_keeps_and_says_what_it_found(tmp_path):
     assert len(said) == 6
     assert any("synergy" in finding for finding in result.findings)
     again = trifeature.run(options)
-    assert len(said) == 6  # nothing was done twice
+    assert all("kept from before" in line for line in said[6:])  # nothing was done twice
     assert again.to_json() == result.to_json()
 
 
