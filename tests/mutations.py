@@ -662,6 +662,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         "layers[3].weight)",
         "tests/unit/nn/test_nn_pretrained.py",
     ),
+    # -- what tasks conclude ----------------------------------------------------------------------------------------
+    _m(
+        "an attribute answered piece by piece",
+        "modalities/_pieces.py",
+        "return known[:, first].tolist(), tuple(each[:, first].exp().tolist()), self.likeliest(logits)[1]",
+        "return self.likeliest(logits)[0], tuple(each[:, first].exp().tolist()), self.likeliest(logits)[1]",
+        "tests/unit/modalities/test_modalities_table.py",
+    ),
+    _m(
+        "values that never come again taken for a closed list",
+        "modalities/_survey.py",
+        "known = name not in self._more and kept.total() >= 2 * len(kept)",
+        "known = name not in self._more",
+        "tests/unit/modalities/test_modalities_table.py",
+    ),
+    _m(
+        "two modalities that disagree blamed one by one",
+        "tasks/outliers.py",
+        "several = compared.sum(1) > 2",
+        "several = compared.sum(1) > 1",
+        "tests/unit/tasks/test_tasks_outliers.py",
+    ),
 )
 
 

@@ -183,9 +183,9 @@ def test_the_head_weighs_as_it_guesses(larger):
     assert np.isnan(weighed[2]).all(), "the answer was read from the question"
     for at in (0, 1):
         guess = completer.complete(records[at], ["facts.colour"])["facts.colour"]
+        # one of the values that there are; weighed against every piece, each is at most as likely
+        assert guess.value == micro_catalogue.COLOURS[int(weighed[at].argmax())]
         assert (weighed[at] <= guess.score + 1e-4).all()
-        if guess.value in micro_catalogue.COLOURS:
-            assert weighed[at].max() == pytest.approx(guess.score, abs=1e-4)
     alone = completer.weigh(records[:1], "facts.colour", list(micro_catalogue.COLOURS))
     assert np.allclose(alone[0], weighed[0], atol=1e-4), "a row leans on the others of its batch"
     numbers = completer.guesses(records, "facts.price")
