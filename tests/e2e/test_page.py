@@ -158,6 +158,33 @@ def test_search_by_words_then_more_like_this_then_back(page: webdriver.Chrome) -
     wait(page, lambda: text(page, ".chip .what") == ["blue"])
 
 
+def test_picks_are_recommended_from_and_the_list_follows_them(page: webdriver.Chrome) -> None:
+    def heart(item: int) -> None:
+        page.find_element(By.CSS_SELECTOR, f'.pick[data-id="item-{item:02d}"]').click()
+
+    search(page, "blue")
+    wait(page, lambda: len(shown(page)) == 24)
+    heart(2)
+    heart(6)
+    assert text(page, "#recommend") == ["Recommend by 2 picks"]
+    assert len(shown(page)) == 24  # picking is not searching
+    page.find_element(By.ID, "recommend").click()
+    wait(page, lambda: "recommended, by 2 picks" in page.find_element(By.ID, "status").text)
+    assert {i % 4 for i in shown(page)[:4]} == {2}
+    assert not {2, 6} & set(shown(page))
+    assert "picked=item-02&picked=item-06" in page.current_url
+    heart(10)
+    wait(page, lambda: "by 3 picks" in page.find_element(By.ID, "status").text and 10 not in shown(page))
+    page.refresh()
+    wait(page, lambda: "by 3 picks" in page.find_element(By.ID, "status").text)
+    assert text(page, ".chip em") == ["picked"] * 3
+    for _ in range(3):
+        page.find_element(By.CSS_SELECTOR, ".chip button").click()
+    wait(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".chip"))
+    search(page, "red")
+    wait(page, lambda: "nearest" in page.find_element(By.ID, "status").text)
+
+
 def test_filters_narrow_and_can_be_removed(page: webdriver.Chrome) -> None:
     search(page, "red")
     page.find_element(By.ID, "filters-toggle").click()

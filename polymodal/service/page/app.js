@@ -1,6 +1,6 @@
 // The page: a query of any mix of modalities, its results, and nothing else. Everything shown comes from /api/info.
 const $ = (id) => document.getElementById(id);
-const state = { info: null, files: new Map(), like: null, running: null };
+const state = { info: null, files: new Map(), like: null, picks: new Map(), recommending: false, running: null };
 
 const ICONS = {
   image: "M3 4.500h14v11H3zM3 13l4-4 3.500 3.500 2-2L17 15M13 8h.01",
@@ -8,6 +8,7 @@ const ICONS = {
   video: "M3 5h10v10H3zM13 9l4-2.500v7L13 11",
   file: "M5 3h7l3 3v11H5zM12 3v3h3",
   cross: "M5 5l10 10M15 5L5 15",
+  heart: "M10 16.5S3 12.500 3 7.800A3.600 3.600 0 0 1 10 6.500a3.600 3.600 0 0 1 7 1.300C17 12.500 10 16.500 10 16.500z",
 };
 const WORDS = { image: "Photo", audio: "Sound", video: "Clip" };
 
@@ -91,8 +92,14 @@ function filePicker(one) {
   return el("label", { className: "tool", title: `Search with a ${one.name}` }, input, icon(one.kind), el("span", {}, wordFor(one)));
 }
 
+function askAnew() {
+  state.like = null;
+  state.recommending = false;
+}
+
 function addFiles(one, files) {
   if (!files.length) return;
+  askAnew();
   const held = one.many ? state.files.get(one.name) || [] : [];
   for (const old of one.many ? [] : state.files.get(one.name) || []) URL.revokeObjectURL(old.url);
   const fresh = (one.many ? files : files.slice(0, 1)).map((file) => ({ file, url: URL.createObjectURL(file) }));
@@ -232,8 +239,10 @@ function describe(wanted) {
 function drawChips() {
   const out = [];
   const clearing = (act) => () => { act(); search(); };
+  for (const [id, title] of state.picks) out.push(chip("picked", title, () => pick({ id, title })));
+  if (state.picks.size) out.push(recommendButton());
   if (state.like) out.push(chip("like", state.like.title, clearing(() => { state.like = null; })));
-  else {
+  else if (!state.recommending) {
     for (const [name, text] of texts()) {
       out.push(chip(name, text, clearing(() => { $("texts").querySelector(`input[name="${CSS.escape(name)}"]`).value = ""; })));
     }
@@ -264,6 +273,12 @@ function drawChips() {
 
 function request() {
   const filters = where();
+  if (state.recommending) {
+    const form = new FormData();
+    form.append("history", JSON.stringify([...state.picks.keys()]));
+    if (Object.keys(filters).length) form.append("where", JSON.stringify(filters));
+    return ["/api/recommend", { method: "POST", body: form }];
+  }
   if (state.like) {
     const query = Object.keys(filters).length ? `?where=${encodeURIComponent(JSON.stringify(filters))}` : "";
     return [`/api/similar/${encodeURIComponent(state.like.id)}${query}`, {}];
@@ -300,7 +315,8 @@ async function search(remember = true) {
 
 function rememberQuery() {
   const query = new URLSearchParams();
-  if (state.like) query.set("like", state.like.id);
+  if (state.recommending) [...state.picks.keys()].forEach((id) => query.append("picked", id));
+  else if (state.like) query.set("like", state.like.id);
   else texts().forEach(([name, text]) => query.set(name, text));
   const url = query.toString() ? `?${query}` : "/";
   if (url !== (location.search || "/")) history.pushState(null, "", url);
@@ -310,19 +326,51 @@ async function recall() {
   const query = new URLSearchParams(location.search);
   state.like = null;
   for (const input of $("texts").querySelectorAll("input")) input.value = query.get(input.name) || "";
+  const titled = async (id) => [id, (await ask(`/api/items/${encodeURIComponent(id)}`).catch(() => ({}))).title || id];
   if (query.get("like")) {
-    const id = query.get("like");
-    const item = await ask(`/api/items/${encodeURIComponent(id)}`).catch(() => ({ title: id }));
-    state.like = { id, title: item.title || id };
+    const [id, title] = await titled(query.get("like"));
+    state.like = { id, title };
   }
+  const picked = query.getAll("picked");
+  state.recommending = picked.length > 0;
+  if (picked.length) state.picks = new Map(await Promise.all(picked.map(titled)));
   search(false);
 }
 
-function moreLike(item) {
-  state.like = { id: item.id, title: item.title || item.id };
+function toTop() {
   if ($("item").open) $("item").close();
   scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+}
+
+function moreLike(item) {
+  state.recommending = false;
+  state.like = { id: item.id, title: item.title || item.id };
+  toTop();
   search();
+}
+
+// -- picks: what somebody likes, and what to recommend them -----------------------------------------------------------
+
+function pick(item) {
+  if (!state.picks.delete(item.id)) state.picks.set(item.id, item.title || item.id);
+  for (const button of document.querySelectorAll(".pick")) button.setAttribute("aria-pressed", state.picks.has(button.dataset.id));
+  // a list that was made of the picks follows them; one that was searched for stays
+  if (!state.recommending) return drawChips();
+  state.recommending = state.picks.size > 0;
+  search();
+}
+
+function recommendButton() {
+  const count = state.picks.size;
+  const button = el("button", { type: "button", className: "pill", id: "recommend" }, `Recommend by ${count} ${count === 1 ? "pick" : "picks"}`);
+  button.hidden = state.recommending;
+  button.addEventListener("click", () => {
+    state.recommending = true;
+    state.like = null;
+    toTop();
+    search();
+  });
+  return button;
 }
 
 // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -366,6 +414,7 @@ function tries() {
       row.querySelector(".name").value = one.name;
       row.querySelector(".value").value = value;
       addPair();
+      askAnew();
       search();
     });
     return button;
@@ -384,7 +433,8 @@ function fail(error) {
 function draw(found) {
   const count = found.results.length;
   const by = found.used.length ? `, by ${found.used.join(" + ")}` : "";
-  $("status").textContent = count ? `${count} nearest${by}` : "";
+  const picks = `${state.picks.size} ${state.picks.size === 1 ? "pick" : "picks"}`;
+  $("status").textContent = !count ? "" : state.recommending ? `${count} recommended, by ${picks}` : `${count} nearest${by}`;
   if (!count) return message("Nothing is left", ["No item satisfies these filters. Remove one and search again."]);
   $("results").replaceChildren(...found.results.map(card));
 }
@@ -428,8 +478,13 @@ function card(item) {
   const like = el("button", { type: "button", className: "like" }, "More like this");
   like.setAttribute("aria-label", `More like ${item.title || item.id}`);
   like.addEventListener("click", () => moreLike(item));
+  const heart = el("button", { type: "button", className: "pick", title: "Pick it, and have others recommended" }, icon("heart"));
+  heart.setAttribute("aria-label", `Pick ${item.title || item.id}`);
+  heart.setAttribute("aria-pressed", state.picks.has(item.id));
+  heart.dataset.id = item.id;
+  heart.addEventListener("click", () => pick(item));
   const body = el("div", { className: "body" }, el("h3", { className: "title" }, item.title || item.id), facts ? el("p", { className: "facts-of" }, facts) : null, score);
-  const node = el("article", { className: "card" }, face(item), body, like);
+  const node = el("article", { className: "card" }, face(item), body, el("div", { className: "acts" }, like, heart));
   node.dataset.id = item.id;
   return node;
 }
@@ -466,7 +521,7 @@ function toggle(name) {
 function listen() {
   $("query").addEventListener("submit", (event) => {
     event.preventDefault();
-    state.like = null;
+    askAnew();
     search();
   });
   $("filters").addEventListener("change", () => search());
@@ -474,7 +529,7 @@ function listen() {
   $("pair-add").addEventListener("click", () => addPair(true));
   $("attributes").addEventListener("change", () => {
     if (pairs().length) {
-      state.like = null;
+      askAnew();
       search();
     }
   });
@@ -504,7 +559,7 @@ function listenToDrops() {
     if (!hasFiles(event)) return;
     event.preventDefault();
     over(-depth);
-    state.like = null;
+    askAnew();
     for (const one of state.info.modalities.filter((each) => each.entry === "file")) {
       addFiles(one, [...event.dataTransfer.files].filter((file) => file.type.startsWith(`${one.kind}/`)));
     }
