@@ -33,7 +33,7 @@ from polymodal.workflow.opened import Opened, open_task
 from polymodal.workflow.pairs import QueryLog, open_log, text_modality
 from polymodal.workflow.records import check_names, draw_rows
 from polymodal.workflow.relevance import Judgement, judgements
-from polymodal.workflow.searches import BOTH, FILES, VECTORS, WORDS, Lists, Searches, SearchPlan
+from polymodal.workflow.searches import BOTH, FILES, THREE, VECTORS, WORDS, Lists, Searches, SearchPlan
 from polymodal.workflow.sides import Side, side_of_records, side_of_rows
 from polymodal.workflow.training import split_rows
 
@@ -260,6 +260,8 @@ def _finding(
     pairs = [(name, VECTORS) for name in systems if name != VECTORS]
     if BOTH in systems:
         pairs.append((BOTH, WORDS))
+    if THREE in systems:
+        pairs.append((THREE, BOTH))
     gaps = {(a, b): paired(systems[a].per_query[metric], systems[b].per_query[metric], **options) for a, b in pairs}
     return Finding(judged.name, judged.title, systems, scale, gaps)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from polymodal.workflow.records import check_shapes
 from polymodal.workflow.sides import Side
 from polymodal.workflow.vectors import check_kinds
 
-__all__ = ["ALL", "BOTH", "FILES", "STAGES", "VECTORS", "WORDS", "Lists", "SearchPlan", "Searches"]
+__all__ = ["ALL", "BLEND", "BOTH", "FILES", "STAGES", "THREE", "VECTORS", "WORDS", "Lists", "SearchPlan", "Searches"]
 
 Ints = npt.NDArray[np.int64]
 # (Q, K) corpus rows, best first, -1 after the end of a list; their scores
@@ -29,8 +29,12 @@ Lists = tuple[Ints, npt.NDArray[np.float32]]
 
 VECTORS, WORDS, BOTH = "vectors", "BM25", "BM25 + vectors (RRF)"
 STAGES, ALL = "vectors, then matching", "matching, every pair"
+BLEND, THREE = "both stages (RRF)", "all three (RRF)"
 # names for files and TREC's tag
-FILES = {VECTORS: "vectors", WORDS: "bm25", BOTH: "rrf", STAGES: "reranked", ALL: "every-pair"}
+FILES = {
+    VECTORS: "vectors", WORDS: "bm25", BOTH: "rrf", STAGES: "reranked", BLEND: "rrf-reranked", THREE: "rrf-three",
+    ALL: "every-pair",
+}  # fmt: skip
 # every pair of a large corpus is days of work, asked for by mistake
 _MOST_PAIRS = 1_000_000
 
@@ -94,15 +98,25 @@ class Searches:
         if self.bm25 is not None:
             scorer = self.bm25
             out[WORDS] = self._timed(WORDS, lambda: scorer.search(self.queries.texts, depth, self.ties, own))
-            both = [out[WORDS][0], first[0]]
-            out[BOTH] = self._timed(BOTH, lambda: fuse(both, len(self.corpus.ids), depth, self.ties))
-            self._spend(BOTH, self.costs[VECTORS] + self.costs[WORDS])
+            out[BOTH] = self._fused(BOTH, [out[WORDS], first], self.costs[VECTORS] + self.costs[WORDS])
         if self.plan.rerank:
             out[STAGES] = self._again(STAGES, first[0], self.plan.rerank)
+            # a head that finds what belongs together may still order worse than the vectors: both have a say
+            out[BLEND] = self._fused(BLEND, [out[VECTORS], out[STAGES]], self.costs[STAGES])
+            if self.bm25 is not None:
+                paid = self.costs[STAGES] + self.costs[WORDS]
+                out[THREE] = self._fused(THREE, [out[WORDS], out[VECTORS], out[STAGES]], paid)
         if self.plan.every_pair:
             whole, _ = top_k(vectors, self.corpus.vectors.vectors, len(self.corpus.ids), ids=self.ties, exclude=own)
             out[ALL] = self._again(ALL, whole, whole.shape[1])
         return out
+
+    def _fused(self, name: str, lists: Sequence[Lists], paid: Cost) -> Lists:
+        """Lists fused by rank, at the cost of making them."""
+        rows = [found for found, _ in lists]
+        fused: Lists = self._timed(name, lambda: fuse(rows, len(self.corpus.ids), self.plan.depth, self.ties))
+        self._spend(name, paid)
+        return fused
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         start = time.process_time()

@@ -123,6 +123,20 @@ def test_ranking_the_whole_list_again_is_scoring_every_pair(matching):
     assert result.costs["vectors"].encodings == queries + items
 
 
+def test_both_stages_are_fused_at_the_cost_of_both(matching):
+    settings = RetrieveSettings(**{**vars(CROSS), "rerank": 5, "relevance": ("item",)})
+    result = retrieve_data(*matching, settings)
+    found, costs = result.findings[0].systems, result.costs
+    assert list(found)[-2:] == ["both stages (RRF)", "all three (RRF)"]
+    assert costs["both stages (RRF)"].pairs == costs["vectors, then matching"].pairs > 0
+    assert ("all three (RRF)", "BM25 + vectors (RRF)") in result.findings[0].differences
+    # what both rank first stays first
+    first = [found[name].per_query["map@1"] for name in ("vectors", "vectors, then matching", "both stages (RRF)")]
+    both = (first[0] == 1) & (first[1] == 1)
+    assert both.any()
+    assert (first[2][both] == 1).all()
+
+
 def test_qrels_and_what_they_lack(matching, tmp_path):
     whole = open_rows(matching[1]).index
     train = [i for i, s in zip(whole["id"].to_pylist(), whole["split"].to_pylist(), strict=True) if s == "train"]
