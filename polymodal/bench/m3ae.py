@@ -86,9 +86,9 @@ class Size:
     three questions to answer."""
 
     items: int = 1200
-    steps: int = 250
+    steps: int = 500
     batch: int = 64
-    label: str = "shape"
+    label: str = "colour"
     tables: tuple[str, ...] = ("ratio", "captions", "pairing")
 
     @property
@@ -133,7 +133,7 @@ def run(options: Options) -> Result:
     embedded by picture alone.
 
     Args:
-        options: `settings` may hold items, steps, batch, label (shape: pictures show it, half of the titles tell it),
+        options: `settings` may hold items, steps, batch, label (colour: pictures show it, 80 % of the titles tell it),
             and tables ("ratio", "captions", "pairing", with commas).
 
     Raises:

@@ -56,7 +56,7 @@ def test_one_arm_from_catalogue_to_score(tmp_path, monkeypatch):
     assert m3ae._repetition(0, size, options) == found
     assert said[1:] == ["seed 0: kept from before"] * 2
     # another label is another question
-    other = m3ae._repetition(0, replace(size, label="colour"), options)
+    other = m3ae._repetition(0, replace(size, label="shape"), options)
     assert other["most frequent value"] != found["most frequent value"]
 
 
