@@ -354,4 +354,4 @@ def _change(scores: Sequence[Mapping[str, Mapping[str, float]]], one: str, other
 def _part(scores: Sequence[Mapping[str, Mapping[str, float]]], some: str, whole: str, none: str) -> str:
     """What share of the whole gain some titles bring, where there is a gain."""
     gain, part = _linear(scores, whole) - _linear(scores, none), _linear(scores, some) - _linear(scores, none)
-    return f", {part / gain:.0%} of what all titles bring" if gain > 0.005 else ""
+    return f", {part / gain:.0%} of what all titles bring" if gain > 0.005 and part >= 0 else ""
