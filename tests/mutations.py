@@ -666,8 +666,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "an attribute answered piece by piece",
         "modalities/_pieces.py",
-        "return known[:, first].tolist(), tuple(each[:, first].exp().tolist()), self.likeliest(logits)[1]",
-        "return self.likeliest(logits)[0], tuple(each[:, first].exp().tolist()), self.likeliest(logits)[1]",
+        "chosen = known[:, first].tolist(), tuple(each[:, first].exp().tolist())",
+        "chosen = self.likeliest(logits)[0], tuple(each[:, first].exp().tolist())",
         "tests/unit/modalities/test_modalities_table.py",
     ),
     _m(

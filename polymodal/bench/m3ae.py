@@ -185,10 +185,11 @@ def _repetition(seed: int, size: Size, options: Options) -> dict[str, dict[str, 
             return scores
 
         deciding = {"items": size.items, "steps": size.steps, "batch": size.batch, "label": size.label}
+        done: dict[str, dict[str, float]]
         done = kept(options, __name__, {**deciding, "arm": "controls"}, seed, lambda: _controls(shop(), seed))
         for arm in size.arms:
             done[arm.name] = kept(options, __name__, {**deciding, "arm": arm.name}, seed, partial(trained, arm))
-        return dict(done)
+        return done
 
 
 def _open(folder: Path, seed: int, size: Size) -> _Shop:

@@ -72,7 +72,8 @@ def spoken(text: str) -> str:
     """A text as words between single spaces, one space at each end: in compatibility form, case folded, punctuation
     and underscores left out, so that `T-shirt` is found in `t_shirts / T SHIRT`, and `art` is not found in `cart`.
 
-    In scripts written without spaces each letter is a word, so that a value is found wherever it stands.
+    In scripts written without spaces, and in Hangul, whose words carry endings, each letter is a word, so that a value
+    is found wherever it stands.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if folded.isascii():

@@ -102,22 +102,25 @@ class Symbols:
         choices = tuple(tuple((self.decode([i]), p) for i, p in zip(*row, strict=True) if p > 0) for row in pairs)
         return at[:, 0].tolist() if len(at) else [], choices
 
-    def best_of(self, logits: Tensor, words: Sequence[Sequence[int]]) -> tuple[list[int], tuple[float, ...], Choices]:
-        """The likeliest of some words of H pieces each, by logits (H, size): its ids, the probability of each, and
-        `likeliest`'s choices. A piece stands against those that any of the words has in its place; against all where
-        there is no word.
+    def best_of(
+        self, logits: Tensor, words: Sequence[Sequence[int]]
+    ) -> tuple[list[int], tuple[float, ...], float, Choices]:
+        """The likeliest of some words of H pieces each, by logits (H, size): its ids, the probability of each, the sum
+        of their logarithms, and `likeliest`'s choices. A piece stands against those that any of the words has in its
+        place; against all where there is no word.
 
         The word is chosen as a whole: piece by piece "dark red" could come of "dark blue" and "light red".
         """
         if not words:
             best, choices = self.likeliest(logits)
-            return best, surest(choices)[0], choices
+            return best, *surest(choices), choices
         known = torch.tensor(words).T
         logits = logits.float().cpu()
         logits = logits + torch.full_like(logits, -torch.inf).scatter(1, known, 0.0)
         each = self.likelihoods(logits).gather(1, known)
-        first = int(each.sum(0).argmax())
-        return known[:, first].tolist(), tuple(each[:, first].exp().tolist()), self.likeliest(logits)[1]
+        score, first = each.sum(0).max(0)
+        chosen = known[:, first].tolist(), tuple(each[:, first].exp().tolist())
+        return *chosen, float(score), self.likeliest(logits)[1]
 
 
 class Pieces(Symbols):

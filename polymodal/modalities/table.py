@@ -350,9 +350,9 @@ class Table(Modality):
         if bool(question.fields["numeric"][question.hidden].any()):
             middle, spread = self._scales[at] or self._other
             return Guess(math.sinh(float(prediction[0, -1])) * spread + middle)
-        chosen, confidence, choices = self.pieces.best_of(prediction[:, :-1], self._allowed(at, len(prediction)))
-        score = sum(math.log(max(p, 1e-12)) for p in confidence) + question.prior
-        return Guess(self.pieces.decode(chosen), confidence, choices, score)
+        allowed = self._allowed(at, len(prediction))
+        chosen, confidence, score, choices = self.pieces.best_of(prediction[:, :-1], allowed)
+        return Guess(self.pieces.decode(chosen), confidence, choices, score + question.prior)
 
     def _allowed(self, attribute: int, count: int) -> list[list[int]]:
         """The pieces of every known value that has so many; none for an attribute of any words."""

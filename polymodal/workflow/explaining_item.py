@@ -31,6 +31,7 @@ from polymodal.workflow.explaining import (
     values_of,
 )
 from polymodal.workflow.files import write_bytes
+from polymodal.workflow.items import splits_of
 from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.records import title_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets
@@ -200,8 +201,7 @@ def _valued(
     label, keys = opened.label(settings.label)
     if result.id not in keys:
         return replace(result, notes=(f"The item has no {label}: nothing says what its modalities are worth.",))
-    ids, splits = opened.rows.index["id"].to_pylist(), opened.rows.index["split"].to_pylist()
-    split = splits[ids.index(result.id)]
+    split = splits_of(opened)[result.id]
     corpus = only(opened.records(split, settings.max_items, settings.seed), names)
     searched = opened.vectors(corpus, "embedding the others")
     mine = _of_one(found, result.id)

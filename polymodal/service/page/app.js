@@ -240,7 +240,7 @@ function drawChips() {
   const out = [];
   const clearing = (act) => () => { act(); search(); };
   for (const [id, title] of state.picks) out.push(chip("picked", title, () => pick({ id, title })));
-  if (state.picks.size) out.push(recommendButton());
+  if (state.picks.size && !state.recommending) out.push(recommendButton());
   if (state.like) out.push(chip("like", state.like.title, clearing(() => { state.like = null; })));
   else if (!state.recommending) {
     for (const [name, text] of texts()) {
@@ -363,7 +363,6 @@ function pick(item) {
 function recommendButton() {
   const count = state.picks.size;
   const button = el("button", { type: "button", className: "pill", id: "recommend" }, `Recommend by ${count} ${count === 1 ? "pick" : "picks"}`);
-  button.hidden = state.recommending;
   button.addEventListener("click", () => {
     state.recommending = true;
     state.like = null;

@@ -93,3 +93,8 @@ def test_what_is_said_by_chance_is_told_apart():
 def test_no_item_is_no_leak():
     found = label_leak([], {}, "colour")
     assert (found.items, found.share, found.chance, found.leaks) == (0, 0.0, 0.0, False)
+
+
+def test_words_of_hangul_carry_endings():
+    assert spoken("가방") in spoken("빨간 가방을 팝니다")
+    assert spoken("구두") not in spoken("빨간 가방을 팝니다")
