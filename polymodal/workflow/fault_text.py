@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from polymodal.workflow.printing import facts_text
+from polymodal.workflow.printing import facts_text, short_text
 
 if TYPE_CHECKING:
     from polymodal.tasks.dedup_figures import Found
@@ -103,7 +103,7 @@ def mismatch_text(result: MismatchResult) -> RenderableType:
     table.add_column("in doubt", no_wrap=True)
     table.add_column("title, and why", overflow="fold")
     for row in result.rows[:_ROWS]:
-        title = Text(row["title"][:70]) if row["title"] else Text("(no title)", style="dim italic")
+        title = Text(short_text(row["title"])) if row["title"] else Text("(no title)", style="dim italic")
         near = f"nearest by it {row['nearest_by_it'] or '-'}, by the rest {row['nearest_by_rest'] or '-'}"
         why = Group(title, Text(row["reason"], style="dim"), Text(near, style="dim"))
         table.add_row(str(row["rank"]), Text(row["id"]), f"{row['odds']:.1f}", Text(row["modality"]), why)

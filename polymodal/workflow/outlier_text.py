@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from polymodal.workflow.outliers import OutlierResult, Planted
+from polymodal.workflow.printing import short_text
 
 __all__ = ["outlier_text"]
 
@@ -49,7 +50,8 @@ def _strangest(result: OutlierResult, shown: int) -> RenderableType:
     for name in ("", "id", "strange", "reason", "title"):
         table.add_column(name, justify="right" if name in ("", "strange") else "left", no_wrap=name != "title")
     for at, one in enumerate(result.strangest[:shown], 1):
-        title = result.titles.get(one.id) or "(no title)"
+        # a description without any line break is a title too
+        title = short_text(result.titles.get(one.id) or "(no title)")
         table.add_row(str(at), Text(one.id), f"{one.score:.1f}", Text(one.reason), Text(title))
     return Group(Text(said), table)
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from polymodal.tasks.outliers import Strange
+from polymodal.workflow.outlier_text import outlier_text
+from polymodal.workflow.outliers import OutlierResult
 from polymodal.workflow.printing import short_text
 
 
@@ -19,3 +26,15 @@ from polymodal.workflow.printing import short_text
 )
 def test_on_one_line(value, shown):
     assert short_text(value) == shown
+
+
+def test_a_description_for_a_title_does_not_flood_the_table():
+    strange = Strange("a", 3.0, "image does not fit the rest", "image", {})
+    result = OutlierResult(
+        Path("out"), "m", 1, "", (strange,), {"a": "long words " * 90}, (), (), (), {}, {}, ()
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=120)
+    console.print(outlier_text(result))
+    said = console.file.getvalue()
+    assert "long words" in said
+    assert len(said.splitlines()) < 12
