@@ -167,6 +167,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         CONTRAST,
     ),
     _m(
+        "seconds of a row are taken for those of a step",
+        "compare/_budget.py",
+        "until = [(at + 1) * batch_size / rate",
+        "until = [(at + 1) / rate",
+        "tests/unit/compare/test_compare_figures.py",
+    ),
+    _m(
         "harmonised softmax counts the absent",
         "losses/harmonise.py",
         "scores = s.masked_fill(~pairs, -torch.inf)",

@@ -37,6 +37,7 @@ QUESTION = (
 NAMES = ("first", "second")
 BATCH = 128
 TASKS = ("redundancy", "uniqueness", "synergy")
+PENALTIES = (0.01, 0.1)
 Floats = npt.NDArray[np.float32]
 
 
@@ -64,13 +65,14 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One experiment: pictures, the pairs to train on and the pairs to probe with."""
+    """One experiment: pictures, the pairs to train on and the pairs to probe with, the C that a probe chooses from."""
 
     train: data.Pictures
     test: data.Pictures
     rule: data.Ints
     biased: bool
     steps: int
+    penalties: tuple[float, ...] = PENALTIES
 
 
 def run(options: Options) -> Result:
@@ -78,7 +80,8 @@ def run(options: Options) -> Result:
     that also follow a fixed rule from texture to colour, for synergy.
 
     Settings: `steps` of the first training (1000) and `synergy_steps` of the second (as many); `methods`, names of
-    METHODS separated by ";".
+    METHODS separated by ";"; `penalties`, the C that a probe may choose from, with commas (0.01,0.1; CoMM's own
+    protocol searches 1e-6 to 1e6).
     """
     quick = options.quick
     steps = int(options.settings.get("steps", "20" if quick else "1000"))
@@ -87,12 +90,13 @@ def run(options: Options) -> Result:
     for name in chosen:
         if name not in METHODS:
             raise BadInput("methods", f"names among {'; '.join(METHODS)}", repr(name))
+    penalties = _penalties(options.settings.get("penalties"))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in options.seeds:
         for name in chosen:
             scores: dict[str, float] = {}
             for biased in (False, True):
-                scores |= _scores(options, name, seed, long if biased else steps, biased)
+                scores |= _scores(options, name, seed, long if biased else steps, biased, penalties)
             found[name].append(scores)
     rows: tuple[tuple[str | Cell, ...], ...] = tuple(
         (name, *(over_seeds([each[task] for each in found[name]]) for task in TASKS), _cost(found[name]))
@@ -101,8 +105,21 @@ def run(options: Options) -> Result:
     chance = ("chance", *[f"{1 / data.KINDS:.3f}"] * 2, "0.500", "-")
     table = Table("Accuracy of a linear probe", ("method", *TASKS, "CPU s"), (*rows, chance))
     settings = {"steps": steps, "synergy_steps": long, "batch": BATCH, "seeds": list(options.seeds)}
-    settings |= {"side": data.SIDE, "quick": quick}
+    settings |= {"side": data.SIDE, "penalties": list(penalties), "quick": quick}
     return Result("trifeature", QUESTION, (table,), _findings(found), settings=settings)
+
+
+def _penalties(given: str | None) -> tuple[float, ...]:
+    """The numbers of the setting `penalties`."""
+    if given is None:
+        return PENALTIES
+    try:
+        found = tuple(float(part) for part in given.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < c < float("inf") for c in found):
+        raise BadInput("penalties", "numbers above 0, separated by commas", repr(given))
+    return found
 
 
 def _cost(each: Sequence[Mapping[str, float]]) -> str:
@@ -110,25 +127,28 @@ def _cost(each: Sequence[Mapping[str, float]]) -> str:
     return f"{np.mean([scores['seconds False'] + scores['seconds True'] for scores in each]):.0f}"
 
 
-def _scores(options: Options, name: str, seed: int, steps: int, biased: bool) -> dict[str, float]:
+def _scores(
+    options: Options, name: str, seed: int, steps: int, biased: bool, penalties: tuple[float, ...]
+) -> dict[str, float]:
     """The scores of one training and the CPU seconds it took."""
 
     def compute() -> dict[str, float]:
         begun = time.process_time()
-        scores = _one(name, seed, steps, biased, options.quick)
+        scores = _one(name, seed, steps, biased, options.quick, penalties)
         taken = time.process_time() - begun
         options.say(f"{name}, seed {seed}, {'biased' if biased else 'unbiased'}: {scores} in {taken:.0f} s")
         return scores | {f"seconds {biased}": taken}
 
-    deciding = {"method": name, "objective": METHODS[name].objective, "steps": steps, "biased": biased}
+    deciding: dict[str, Any] = {"method": name, "objective": METHODS[name].objective, "steps": steps, "biased": biased}
+    deciding |= {"penalties": list(penalties)}
     found: dict[str, float] = kept(options, __name__, deciding, seed, compute, also=(data.__name__,))
     return found
 
 
-def _one(name: str, seed: int, steps: int, biased: bool, quick: bool) -> dict[str, float]:
+def _one(name: str, seed: int, steps: int, biased: bool, quick: bool, penalties: tuple[float, ...]) -> dict[str, float]:
     train, test = data.pictures(seed, renders=1 if quick else 3)
     rule = np.random.default_rng([seed, 2]).permutation(data.KINDS)
-    setting = Setting(train, test, rule, biased, steps)
+    setting = Setting(train, test, rule, biased, steps, penalties)
     method = METHODS[name]
     model = _model(method, seed)
     if method.objective is not None:
@@ -213,7 +233,9 @@ def _probe(model: Model, setting: Setting, seed: int, raw: bool, count: int) -> 
             first, second = data.pairs(of, n, random, rule, share.get(task, 0.0))
             sides.append((_features(model, of, first, second, raw), _labels(of, first, second, setting.rule, task)))
         (x, y), (test_x, test_y) = sides
-        found[task] = float(np.mean([_accuracy(x, a, test_x, b) for a, b in zip(y, test_y, strict=True)]))
+        found[task] = float(
+            np.mean([_accuracy(x, a, test_x, b, setting.penalties) for a, b in zip(y, test_y, strict=True)])
+        )
     return found
 
 
@@ -246,7 +268,9 @@ def _features(model: Model, of: data.Pictures, first: data.Ints, second: data.In
     return torch.cat([presence.pool(part).z for part in read], 1).float().numpy()
 
 
-def _accuracy(x: Floats, y: data.Ints, test_x: Floats, test_y: data.Ints) -> float:
+def _accuracy(
+    x: Floats, y: data.Ints, test_x: Floats, test_y: data.Ints, penalties: tuple[float, ...] = PENALTIES
+) -> float:
     """Mean recall over the classes of a logistic regression on standardised columns; C by a held-out fifth."""
     try:
         from sklearn.linear_model import LogisticRegression
@@ -262,7 +286,6 @@ def _accuracy(x: Floats, y: data.Ints, test_x: Floats, test_y: data.Ints) -> flo
         def fitted(c: float, rows: slice) -> Any:
             return LogisticRegression(C=c, max_iter=100, class_weight="balanced").fit(x[rows], y[rows])
 
-        penalties = (0.01, 0.1)
         held = [balanced_accuracy_score(y[cut:], fitted(c, slice(cut)).predict(x[cut:])) for c in penalties]
         best = fitted(penalties[int(np.argmax(held))], slice(None))
         return float(balanced_accuracy_score(test_y, best.predict(test_x)))

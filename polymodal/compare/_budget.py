@@ -28,15 +28,16 @@ def seconds_of_a_step(recipe: Recipe, place: Path, device: str) -> float:
     try:
         short = [f"train.steps={_CLOCKED}", "train.log_every=1", "train.checkpoint_every=1000000"]
         train(recipe.override(short), place, None, device)
-        return float(np.median(step_times((place / "metrics.jsonl").read_text().splitlines())[_WARM:]))
+        lines = (place / "metrics.jsonl").read_text().splitlines()
+        return float(np.median(step_times(lines, recipe.train.batch_size)[_WARM:]))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def step_times(lines: Sequence[str]) -> list[float]:
-    """Seconds of each step, from the running rate that a trainer logs at every step of equally many rows."""
+def step_times(lines: Sequence[str], batch_size: int) -> list[float]:
+    """Seconds of each step of `batch_size` rows, from the running rate of rows that a trainer logs at every step."""
     rates = [json.loads(line)["items_per_second"] for line in lines]
-    until = [(at + 1) / rate for at, rate in enumerate(rates) if rate > 0]
+    until = [(at + 1) * batch_size / rate for at, rate in enumerate(rates) if rate > 0]
     return [float(step) for step in np.diff(np.asarray([0.0, *until]))]
 
 

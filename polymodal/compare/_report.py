@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ _NOISE = (
     "Budgets in seconds were measured on this machine while it did other things: a step was timed, and as many steps "
     "were trained as fit. They are noisy; the steps and operations beside them are not."
 )
+_OFF = 1.5
 _MANY = "Intervals are 95 % of the mean over seeds (Student's t), and not corrected for how many are looked at."
 
 
@@ -49,7 +51,7 @@ def report(
     warning = "" if leaking is None else f"{leaking}: {leak_warning([leaks[leaking]])}"
     findings += [warning] if warning else []
     findings += [_MANY] if len(settings.seeds) > 1 else ["One seed: no interval, and no verdict."]
-    findings += [_NOISE] if settings.seconds is not None else []
+    findings += [_NOISE, *_off_budget(settings.seconds, runs)] if settings.seconds is not None else []
     facts = {**settings.to_json(), **world.facts()}
     result = Result("compare", QUESTION, tuple(tables), tuple(findings), pictures, facts)
     content = {
@@ -61,6 +63,17 @@ def report(
         "leaks": {names: leak.to_json() for names, leak in leaks.items()},
     }
     return result, content, tuple(shown), warning
+
+
+def _off_budget(budget: float, runs: Sequence[Run]) -> list[str]:
+    """Methods that took much more or less than the seconds they were given."""
+    spent: dict[str, list[float]] = {}
+    for run in runs:
+        if run.setting.budget == "seconds" and run.seconds is not None:
+            spent.setdefault(run.method, []).append(run.seconds)
+    off = {m: max(each, key=lambda s: abs(math.log(s / budget))) for m, each in spent.items()}
+    named = [f"{m} {s:.0f} s" for m, s in off.items() if not budget / _OFF <= s <= budget * _OFF]
+    return [f"Not within {_OFF:g} times the {budget:g} s budget: {', '.join(named)}."] if named else []
 
 
 def _findings(view: View) -> list[str]:

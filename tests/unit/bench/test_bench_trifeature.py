@@ -92,3 +92,21 @@ def test_it_runs_keeps_and_says_what_it_found(tmp_path):
 def test_an_unknown_method_is_refused():
     with pytest.raises(BadInput, match="names among"):
         trifeature.run(Options(settings={"methods": "Cross,CoMM"}))
+
+
+@pytest.mark.parametrize("given", ["", "0.1,0", "0.1;1", "inf"])
+def test_penalties_that_are_no_positive_numbers_are_refused(given):
+    with pytest.raises(BadInput, match="penalties"):
+        trifeature.run(Options(settings={"penalties": given}))
+
+
+def test_the_probe_chooses_among_the_penalties_it_is_given():
+    """A direction of little weight is only read by a probe that may choose a large C."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 60)
+    x = np.concatenate([random.normal(size=(60, 40)), y[:, None] * 2.0], 1).astype(np.float32)
+    test_y = random.integers(0, 2, 2000)
+    test_x = np.concatenate([random.normal(size=(2000, 40)), test_y[:, None] * 2.0], 1).astype(np.float32)
+    weak, strong = (trifeature._accuracy(x, y, test_x, test_y, c) for c in ((1e-4,), (1.0,)))
+    assert trifeature._accuracy(x, y, test_x, test_y, (1e-4, 1.0)) in (weak, strong)
+    assert weak != strong

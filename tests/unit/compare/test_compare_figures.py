@@ -12,6 +12,9 @@ import pytest
 from polymodal.compare._budget import step_times, steps_within, trained_seconds
 from polymodal.compare._controls import control_figures
 from polymodal.compare._figures import Judge, ladder
+from polymodal.compare._plan import Setting
+from polymodal.compare._report import _off_budget
+from polymodal.compare._view import Run
 from polymodal.compare._world import World, having
 from polymodal.types import Embeddings, Record
 
@@ -143,12 +146,23 @@ def test_words_find_their_like_and_chance_does_not():
 
 
 def test_seconds_of_a_step_come_from_the_running_rate(tmp_path):
-    # four steps of one row: 1 s, 1 s, 2 s, 4 s
-    rates = [1 / 1, 2 / 2, 3 / 4, 4 / 8]
+    # four steps of 16 rows: 1 s, 1 s, 2 s, 4 s
+    rates = [16 / 1, 32 / 2, 48 / 4, 64 / 8]
     lines = [f'{{"items_per_second": {rate}}}' for rate in rates]
-    assert step_times(lines) == pytest.approx([1.0, 1.0, 2.0, 4.0])
+    assert step_times(lines, 16) == pytest.approx([1.0, 1.0, 2.0, 4.0])
     assert steps_within(10, 0.24) == 42
     assert steps_within(0.1, 5.0) == 1
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert trained_seconds(tmp_path, 1, 4, False) == pytest.approx(8.0)
-    assert trained_seconds(tmp_path, 1, 4, True) is None
+    assert trained_seconds(tmp_path, 16, 4, False) == pytest.approx(8.0)
+    assert trained_seconds(tmp_path, 16, 4, True) is None
+
+
+def test_methods_that_missed_their_seconds_are_named():
+    def ran(method: str, budget: str, seconds: float | None) -> Run:
+        return Run(method, Setting(("text",), budget, 20), 0, 10, 1.0, seconds=seconds)
+
+    runs = [ran("slow", "seconds", 31), ran("slow", "seconds", 20), ran("near", "seconds", 29), ran("x", "steps", 900)]
+    (said,) = _off_budget(20, [*runs, ran("resumed", "seconds", None)])
+    assert said == "Not within 1.5 times the 20 s budget: slow 31 s."
+    assert _off_budget(20, runs[1:]) == []
+    assert "quick 13 s" in _off_budget(20, [ran("quick", "seconds", 13)])[0]
