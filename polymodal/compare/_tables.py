@@ -110,7 +110,7 @@ def _added(view: View, task: str, rule: str) -> Table:
         for rung in view.rungs(f"{task}/{rule}/map@1"):
             items = view.cell(method, f"added/{rung}/items")
             cells = [view.cell(method, f"added/{rung}/{figure}") for figure in figures]
-            rows.append((method, rung.replace("+", " + "), f"{items.mean:.0f}", *cells))
+            rows.append((method, rung.replace("+", " + "), f"{items.mean:.0f}" if items.n else "-", *cells))
     title = f"{view.setting.name}: made from some modalities alone, {task} retrieval, {_RULES[rule]}"
     return Table(title, ("method", "made from", "items", "accuracy", *map(_name, _SHOWN)), tuple(rows))
 

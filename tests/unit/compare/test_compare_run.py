@@ -278,3 +278,12 @@ def test_a_model_of_fewer_modalities_is_measured_on_the_same_items(data: Path, t
         before = controls["figures"][f"{run['method']}, untrained"][0]["coarse/standard/map@10"]
         assert isinstance(row[4], Cell)
         assert row[4].mean == pytest.approx(run["figures"]["coarse/standard/map@10"] - before)
+
+
+def test_a_method_that_reads_text_alone_has_no_items_made_from_other_modalities(data: Path, tmp_path: Path):
+    asked = settings(methods=("scale", "bert"), seeds=(0,), modalities=("title,facts",), combinations=True)
+    made = compare(data, tmp_path / "out", asked)
+    (table, *_) = [t for t in made.result.tables if "made from some modalities" in t.title]
+    items = {(row[0], row[1]): row[2] for row in table.rows}
+    assert "nan" not in items.values()
+    assert items["bert", "facts"] == "-" != items["scale", "facts"]
