@@ -72,7 +72,7 @@ class Setting:
     rule: data.Ints
     biased: bool
     steps: int
-    penalties: tuple[float, ...] = PENALTIES
+    penalties: tuple[float, ...]
 
 
 def run(options: Options) -> Result:
@@ -139,8 +139,13 @@ def _scores(
         options.say(f"{name}, seed {seed}, {'biased' if biased else 'unbiased'}: {scores} in {taken:.0f} s")
         return scores | {f"seconds {biased}": taken}
 
-    deciding: dict[str, Any] = {"method": name, "objective": METHODS[name].objective, "steps": steps, "biased": biased}
-    deciding |= {"penalties": list(penalties)}
+    deciding = {
+        "method": name,
+        "objective": METHODS[name].objective,
+        "steps": steps,
+        "biased": biased,
+        "penalties": penalties,
+    }
     found: dict[str, float] = kept(options, __name__, deciding, seed, compute, also=(data.__name__,))
     return found
 
