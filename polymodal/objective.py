@@ -5,25 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
 from polymodal.config import Config
 from polymodal.model import Model
-from polymodal.tensors import Batch, Losses
+from polymodal.tensors import Batch, Losses, World
 
-__all__ = ["Alone", "HardNegatives", "Objective", "ObjectiveConfig", "World"]
-
-
-class World(Protocol):
-    """The processes of a run, as a loss needs to know them."""
-
-    @property
-    def rank(self) -> int: ...
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """(B, ...) of this process -> (G, ...) of all, rank by rank, with gradient to every rank's part."""
+__all__ = ["Alone", "HardNegatives", "Objective", "ObjectiveConfig"]
 
 
 class Alone:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from polymodal.tensors import Batch, Cells, Embedded, Fields, Parts, Term, Tokens
+from polymodal.tensors import Batch, Cells, Embedded, Fields, Parts, Term, Tokens, World
 
 __all__ = [
     "at_least_one",
@@ -31,6 +31,7 @@ __all__ = [
     "leads",
     "lengthen",
     "masked_mean",
+    "moments",
     "pool",
     "restrict",
     "reveal",
@@ -320,6 +321,19 @@ def masked_mean(values: Tensor, mask: Tensor) -> Term:
     count = mask.sum()
     total = values.masked_fill(~mask, 0.0).sum()
     return Term(total / count.clamp(min=1), count)
+
+
+def moments(x: Tensor, present: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), variance (D,) and number of the rows of `x` (B, D) that are present, of all processes.
+
+    Of no row both are 0, with exactly zero gradient.
+    """
+    x, count = x.masked_fill(~present[:, None], 0.0), world.gather(present.sum()[None]).sum()
+    least = count.clamp(min=1)
+    mean = world.gather(x.sum(0)[None]).sum(0) / least
+    # from the distances, because a difference of squares loses the digits of a small variance
+    squares = (x - mean).masked_fill(~present[:, None], 0.0).square().sum(0)
+    return mean, world.gather(squares[None]).sum(0) / least, count
 
 
 def join(parts: Parts) -> Tokens:

@@ -9,18 +9,41 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from polymodal.types import BadInput
 
-__all__ = ["Batch", "Cells", "Embedded", "Encoded", "Fields", "Losses", "Parts", "Term", "Tokens", "stable_hash"]
+__all__ = [
+    "Batch",
+    "Cells",
+    "Embedded",
+    "Encoded",
+    "Fields",
+    "Losses",
+    "Parts",
+    "Term",
+    "Tokens",
+    "World",
+    "stable_hash",
+]
 
 
 def stable_hash(text: str) -> int:
     """A signed 64-bit hash of `text`, the same on every machine and in every run."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+class World(Protocol):
+    """The processes of a run, as losses and heads need to know them."""
+
+    @property
+    def rank(self) -> int: ...
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(B, ...) of this process -> (G, ...) of all, rank by rank, with gradient to every rank's part."""
 
 
 # field name -> tensor; (B, N, ...) in a batch, (K, ...) when packed, (N, ...) for one cell

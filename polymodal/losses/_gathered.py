@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from polymodal.config import nearest
 from polymodal.losses.contrastive import contrast, false_negatives, pairwise_contrast
-from polymodal.tensors import Batch, Embedded, Term
+from polymodal.tensors import Batch, Embedded, Term, World
 from polymodal.types import BadInput
 
-__all__ = ["Gathered", "Graph", "World", "contrasts", "edges", "fusion", "gathered", "ignored"]
+__all__ = ["Gathered", "Graph", "contrasts", "edges", "fusion", "gathered", "ignored"]
 
 Graph = Literal["full", "anchor", "chain"]
-
-
-class World(Protocol):
-    """The processes of a run: `objective.World`, which stands above this row."""
-
-    @property
-    def rank(self) -> int: ...
-
-    def gather(self, tensor: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

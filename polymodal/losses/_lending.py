@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from polymodal import presence
-from polymodal.losses._gathered import World
-from polymodal.tensors import Batch, Cells
+from polymodal.tensors import Batch, Cells, World
 
 __all__ = ["Everyone", "Swap", "borrow", "everyone", "gather_cells"]
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from polymodal import presence
 from polymodal.losses._exact import products
-from polymodal.losses._gathered import World
-from polymodal.tensors import Embedded, Term
+from polymodal.tensors import Embedded, Term, World
 
 __all__ = ["masked_fusion"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polymodal.losses._gathered import World
 from polymodal.losses.contrastive import pairwise_contrast
-from polymodal.tensors import Embedded, Term
+from polymodal.tensors import Embedded, Term, World
 
 __all__ = ["nt_xent"]
 

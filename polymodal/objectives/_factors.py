@@ -17,8 +17,7 @@ from polymodal.losses import information
 from polymodal.losses.contrastive import contrast
 from polymodal.losses.critics import CriticConfig, mlp
 from polymodal.model import ITEM, Model
-from polymodal.objective import World
-from polymodal.tensors import Embedded, Term, Tokens
+from polymodal.tensors import Embedded, Term, Tokens, World
 
 __all__ = [
     "CLUBS",

@@ -16,7 +16,7 @@ from polymodal.losses._gathered import fusion, gathered, ignored
 from polymodal.losses.masked_fusion import masked_fusion
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM, Model
-from polymodal.nn.heads import ProjectionHead
+from polymodal.nn.heads import HeadNorm, ProjectionHead
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Encoded, Losses, Parts, Term, Tokens
 
@@ -29,6 +29,7 @@ class CommConfig(ObjectiveConfig):
     Args:
         temperature: fixed.
         hidden, out: widths of the projection head.
+        head_norm: in that head: "batch", as published, or "layer".
         reduce: "mean" over the M + 1 terms, as released; "sum", as published.
         masks: T, masked fusions a view (InfMasking); 0 for CoMM alone.
         mask_ratio: share of each modality's tokens that such a fusion does not see; one of each is always kept.
@@ -43,6 +44,7 @@ class CommConfig(ObjectiveConfig):
     temperature: float = Field(0.1, gt=0)
     hidden: int = Field(512, ge=1)
     out: int = Field(256, ge=2)
+    head_norm: HeadNorm = "batch"
     reduce: Literal["mean", "sum"] = "mean"
     masks: int = Field(0, ge=0)
     mask_ratio: float = Field(0.7, gt=0, lt=1)
@@ -69,9 +71,10 @@ class Comm(Objective):
 
     Source: Dufumier et al., ICLR 2025 (arXiv 2409.07402), equation of section 3; Duplums/CoMM. InfMasking: NeurIPS
         2025, the term in `losses.masked_fusion`.
-    Differences: LayerNorm in the head; presence; false negatives; NT(p_*', p_*'') is taken once per modality among the
-        rows that have it, and averaged: on complete rows those are all the same. Modalities alone are augmented as
-        released, where the paper writes them clean. Single-modality vectors are ours (`readout_weight`).
+    Differences: presence, also in the statistics of the head; false negatives; NT(p_*', p_*'') is taken once per
+        modality among the rows that have it, and averaged: on complete rows those are all the same. Modalities alone
+        are augmented as released, where the paper writes them clean. Single-modality vectors are ours
+        (`readout_weight`).
     Related: ConFu, subset against what is held out.
     """
 
@@ -80,7 +83,7 @@ class Comm(Objective):
     def __init__(self, config: CommConfig, model: Model) -> None:
         super().__init__()
         self.config = config
-        self.head = ProjectionHead(model.config.embedding, config.hidden, config.out)
+        self.head = ProjectionHead(model.config.embedding, config.hidden, config.out, config.head_norm)
         self.reads_out = config.readout_weight > 0 and ITEM in model.projections
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
@@ -89,21 +92,23 @@ class Comm(Objective):
         ignore = ignored(views[0], names, self.world) if config.false_negatives else None
         each = [model.encode(model.tokenize(view)) for view in views]
         known = [name for name in names if name in each[0].source]
-        fused = [self._head(model, encoded) for encoded in each]
+        whole = [self._item(model, encoded) for encoded in each]
         masked = [self._masked(model, each[at], views[at], seed_of(seed, at)) for at in range(2)]
         terms = {}
         for m in known:
             keep = None if ignore is None else ignore[names.index(m), names.index(m)]
-            alone = [self._head(model, model.seen_by(e, partial(presence.keep_only, names=[m]))) for e in each]
-            rows = alone[0].present & alone[1].present
+            seen = [self._item(model, model.seen_by(e, partial(presence.keep_only, names=[m]))) for e in each]
+            rows = seen[0].present & seen[1].present
+            # the head once a modality: the statistics in it are of the rows that a term counts, and of no others
+            alone, fused = ([self._head(item, rows) for item in two] for two in (seen, whole))
             pairs = [(alone[0], fused[1]), (alone[1], fused[0])]
             terms[f"alone/{m}"] = _mean([nt_xent(a, b, scale, self.world, rows, keep) for a, b in pairs])
             terms[f"fused/{m}"] = nt_xent(fused[0], fused[1], scale, self.world, rows, keep)
             if config.masks:
-                both = [
-                    masked_fusion(q, k, scale, config.mask_spread, self.world, rows, keep)
-                    for q, k in zip(fused, masked, strict=True)
-                ]
+                both = []
+                for q, draws in zip(fused, masked, strict=True):
+                    k = torch.stack([self._head(item, rows).z for item in draws])
+                    both.append(masked_fusion(q, k, scale, config.mask_spread, self.world, rows, keep))
                 terms[f"infmask/{m}"] = _mean(both)
         unit = 1 / (len(names) + 1) if config.reduce == "mean" else 1.0
         of = {"alone": unit, "fused": unit / len(names), "infmask": unit * config.mask_weight / len(names)}
@@ -113,17 +118,18 @@ class Comm(Objective):
             terms |= self._readout(model, each[0], embedded[ITEM], ignore)
         return Losses(terms, {name: of[name.partition("/")[0]] for name in terms}, embedded=embedded)
 
-    def _head(self, model: Model, encoded: Encoded) -> Embedded:
-        item = model.shared(model.embeddings(encoded, [ITEM])[ITEM])
-        return cast(Embedded, self.head(item))
+    def _item(self, model: Model, encoded: Encoded) -> Embedded:
+        return model.shared(model.embeddings(encoded, [ITEM])[ITEM])
 
-    def _masked(self, model: Model, encoded: Encoded, batch: Batch, seed: int) -> Tensor:
-        """(T, B, out): fusions of what is left of each modality's tokens after the towers."""
-        found = [
-            self._head(model, model.seen_by(encoded, partial(self._thin, batch=batch, seed=seed_of(seed, "mask", t)))).z
+    def _head(self, item: Embedded, rows: Tensor) -> Embedded:
+        return cast(Embedded, self.head(Embedded(item.z, item.present & rows), self.world))
+
+    def _masked(self, model: Model, encoded: Encoded, batch: Batch, seed: int) -> list[Embedded]:
+        """T fusions of what is left of each modality's tokens after the towers."""
+        return [
+            self._item(model, model.seen_by(encoded, partial(self._thin, batch=batch, seed=seed_of(seed, "mask", t))))
             for t in range(self.config.masks)
         ]
-        return torch.stack(found) if found else torch.empty(0)
 
     def _thin(self, parts: Parts, batch: Batch, seed: int) -> Parts:
         left = {}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polymodal.losses._gathered import Graph, contrasts, edges, fusion, gathered, ignored
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM, Model
-from polymodal.nn.heads import ProjectionHead
+from polymodal.nn.heads import HeadNorm, ProjectionHead
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Losses, Term
 
@@ -29,6 +29,7 @@ class CrossSelfConfig(ObjectiveConfig):
         self_temperature: of the within-modality part, fixed.
         self_weight: of the within-modality part.
         head: hidden width of the projection head of the within-modality part; 0 contrasts the exported vectors.
+        head_norm: in that head: "batch", as published, or "layer".
         false_negatives: rows of one group and identical cells are no negatives of one another.
         fusion_weight: of the contrast between item vector and modality vectors, where the model has a trunk.
     """
@@ -41,6 +42,7 @@ class CrossSelfConfig(ObjectiveConfig):
     self_temperature: float = Field(0.1, gt=0)
     self_weight: float = Field(1.0, ge=0)
     head: int = Field(256, ge=0)
+    head_norm: HeadNorm = "batch"
     false_negatives: bool = True
     fusion_weight: float = Field(1.0, ge=0)
 
@@ -56,8 +58,8 @@ class CrossSelf(Objective):
 
     Source: Mu et al. 2022 (SLIP, arXiv 2112.12750), equation of section 3; "Cross+Self" of FactorCL (arXiv 2306.05268,
         table 2) and CoMM (arXiv 2409.07402, table 1).
-    Differences: SLIP has the self part on pictures only and CLIP on a third, clean view; presence; false negatives;
-        LayerNorm in the head; the item vector of a trunk (`fusion_weight`).
+    Differences: SLIP has the self part on pictures only and CLIP on a third, clean view; presence; false negatives; the
+        item vector of a trunk (`fusion_weight`).
     Related: CLIP and SimCLR, its two parts.
     """
 
@@ -71,7 +73,9 @@ class CrossSelf(Objective):
         start = torch.tensor(math.log(1 / config.temperature))
         self.log_scale = nn.Parameter(start, requires_grad=config.learn_temperature)
         width = model.config.embedding
-        self.heads = nn.ModuleDict({n: ProjectionHead(width, config.head, width) for n in model.names if config.head})
+        self.heads = nn.ModuleDict(
+            {n: ProjectionHead(width, config.head, width, config.head_norm) for n in model.names if config.head}
+        )
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Terms `contrast/i~j`, `within/m` and, with a trunk, `fusion/m`."""
@@ -82,13 +86,12 @@ class CrossSelf(Objective):
         one, other = (self._cross(model, embedded, scale, ignore) for embedded in each)
         terms = {n: Term((t.value + other[n].value) / 2, t.count) for n, t in one.items()}
         families = {"contrast": 1 / len(self.edges), "fusion": config.fusion_weight / len(names)}
-        first, second = (self._project(embedded) for embedded in each)
         for at, m in enumerate(names):
-            if m in first and config.self_weight:
+            if m in each[0] and config.self_weight:
                 keep = None if ignore is None else ignore[at, at]
-                terms[f"within/{m}"] = nt_xent(
-                    first[m], second[m], 1 / config.self_temperature, self.world, ignore=keep
-                )
+                rows = each[0][m].present & each[1][m].present
+                one, again = (self._head(m, Embedded(embedded[m].z, rows)) for embedded in each)
+                terms[f"within/{m}"] = nt_xent(one, again, 1 / config.self_temperature, self.world, rows, keep)
         families["within"] = config.self_weight / len(names)
         weights = {name: families[name.partition("/")[0]] for name in terms}
         return Losses(terms, weights, {"cross_self/scale": scale.detach()}, each[0])
@@ -102,5 +105,5 @@ class CrossSelf(Objective):
             terms |= fusion(model.shared(embedded[ITEM]), rows, scale, self.world, ignore)
         return terms
 
-    def _project(self, embedded: Mapping[str, Embedded]) -> dict[str, Embedded]:
-        return {n: cast(Embedded, self.heads[n](e)) if n in self.heads else e for n, e in embedded.items()}
+    def _head(self, name: str, vectors: Embedded) -> Embedded:
+        return cast(Embedded, self.heads[name](vectors, self.world)) if name in self.heads else vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, cast
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polymodal.losses._gathered import edges, ignored
 from polymodal.losses.ntxent import nt_xent
 from polymodal.model import ITEM, Model
-from polymodal.nn.heads import ProjectionHead
+from polymodal.nn.heads import HeadNorm, ProjectionHead
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Embedded, Losses, Term
 
@@ -24,6 +24,7 @@ class SimclrConfig(ObjectiveConfig):
     Args:
         temperature: fixed, as published.
         head: hidden width of the projection head of each modality; 0 contrasts the exported vectors themselves.
+        head_norm: in that head: "batch", as published, or "layer".
         across: also contrast each modality's vector in one view with each other modality's in the other view, so that
             vectors of different modalities become comparable.
         across_weight: of those terms.
@@ -34,6 +35,7 @@ class SimclrConfig(ObjectiveConfig):
     kind: Literal["simclr"] = "simclr"
     temperature: float = Field(0.1, gt=0)
     head: int = Field(256, ge=0)
+    head_norm: HeadNorm = "batch"
     across: bool = False
     across_weight: float = Field(1.0, ge=0)
     false_negatives: bool = True
@@ -55,8 +57,8 @@ class Simclr(Objective):
 
     Source: Chen et al. 2020 (arXiv 2002.05709), equation 1, algorithm 1.
     Differences: one loss per modality over the rows that have it; the vectors in front of the head are unit vectors;
-        LayerNorm in the head; false negatives; `across`; item vectors of a trunk, whose loss is taken once per
-        modality among the rows that have it (on complete rows those are all the same).
+        false negatives; `across`; item vectors of a trunk, whose loss is taken once per modality among the rows that
+        have it (on complete rows those are all the same).
     Related: Cross+Self, which adds CLIP.
     """
 
@@ -68,37 +70,46 @@ class Simclr(Objective):
         self.edges = edges(model.names, "full") if config.across else ()
         self.fuses = config.fusion_weight > 0 and ITEM in model.projections
         width, names = model.config.embedding, (*model.names, *([ITEM] if self.fuses else []))
-        self.heads = nn.ModuleDict({n: ProjectionHead(width, config.head, width) for n in names if config.head})
+        self.heads = nn.ModuleDict(
+            {n: ProjectionHead(width, config.head, width, config.head_norm) for n in names if config.head}
+        )
 
     def forward(self, model: Model, views: Sequence[Batch], seed: int) -> Losses:
         """Terms `within/m`; `across/i~j` with `across`; with a trunk `fused/m`, the item vectors of rows with m."""
         batch, config, names = views[0], self.config, model.names
         first, second = (model.embeddings(model.encode(model.tokenize(view))) for view in views)
-        a, b = (self._project(model, embedded) for embedded in (first, second))
-        known = [name for name in names if name in a]
+        known = [name for name in names if name in first]
         ignore = ignored(batch, names, self.world) if config.false_negatives else None
-        terms = {f"within/{m}": self._term(a[m], b[m], None, _at(ignore, names, m, m)) for m in known}
+        terms = {}
+        for m in known:
+            terms[f"within/{m}"] = self._term((m, first[m]), (m, second[m]), None, _at(ignore, names, m, m))
         weights = dict.fromkeys(terms, 1 / len(names))
         for i, j in self.edges:
             one, other = names[i], names[j]
-            if one in a and other in a:
+            if one in first and other in first:
                 keep = _at(ignore, names, one, other)
-                there = self._term(a[one], b[other], None, keep)
-                back = self._term(a[other], b[one], None, keep)
+                there = self._term((one, first[one]), (other, second[other]), None, keep)
+                back = self._term((other, first[other]), (one, second[one]), None, keep)
                 terms[f"across/{one}~{other}"] = Term((there.value + back.value) / 2, there.count)
                 weights[f"across/{one}~{other}"] = config.across_weight / len(self.edges)
         if self.fuses:
+            whole = [(ITEM, model.shared(embedded[ITEM])) for embedded in (first, second)]
             for m in known:
-                terms[f"fused/{m}"] = self._term(a[ITEM], b[ITEM], a[m].present, _at(ignore, names, m, m))
+                terms[f"fused/{m}"] = self._term(*whole, first[m].present, _at(ignore, names, m, m))
                 weights[f"fused/{m}"] = config.fusion_weight / len(names)
         return Losses(terms, weights, embedded=first)
 
-    def _project(self, model: Model, embedded: Mapping[str, Embedded]) -> dict[str, Embedded]:
-        vectors = {n: model.shared(e) if n == ITEM else e for n, e in embedded.items()}
-        return {n: cast(Embedded, self.heads[n](e)) if n in self.heads else e for n, e in vectors.items()}
+    def _term(
+        self, a: tuple[str, Embedded], b: tuple[str, Embedded], rows: Tensor | None, ignore: Tensor | None
+    ) -> Term:
+        """Heads and loss. The statistics in a head are of the rows that the term counts, and of no others."""
+        both = a[1].present & b[1].present
+        both = both if rows is None else both & rows
+        one, other = (self._head(name, Embedded(vectors.z, both)) for name, vectors in (a, b))
+        return nt_xent(one, other, 1 / self.config.temperature, self.world, both, ignore)
 
-    def _term(self, a: Embedded, b: Embedded, rows: Tensor | None, ignore: Tensor | None) -> Term:
-        return nt_xent(a, b, 1 / self.config.temperature, self.world, rows, ignore)
+    def _head(self, name: str, vectors: Embedded) -> Embedded:
+        return cast(Embedded, self.heads[name](vectors, self.world)) if name in self.heads else vectors
 
 
 def _at(ignore: Tensor | None, names: Sequence[str], one: str, other: str) -> Tensor | None:

@@ -46,9 +46,10 @@ def _vectors(model, batch):
 
 
 def alike(first, second):
-    """Equal but for the order of summation, relative to the largest gradient there is."""
+    """Equal but for the order of summation, relative to the largest gradient there is: up to 1e-5 of it, because batch
+    normalisation over two or three rows divides by their small differences."""
     largest = max(1.0, *(float(g.abs().max()) for g in first.values()))
-    return all(torch.allclose(first[n], second[n], rtol=1e-5, atol=1e-6 * largest) for n in first)
+    return all(torch.allclose(first[n], second[n], rtol=1e-5, atol=1e-5 * largest) for n in first)
 
 
 def test_never_read(world):

@@ -101,4 +101,5 @@ def test_autocast_is_near(world):
         with torch.autocast("cpu", torch.bfloat16):
             near = objective(model, [batch] * objective.views, 0)
     assert near.total.dtype == torch.float32
-    assert float(near.total) == pytest.approx(float(exact.total), rel=0.03)
+    # in absolute terms where nearly nothing is left to learn (SimCLR of identical views: 0.012)
+    assert float(near.total) == pytest.approx(float(exact.total), rel=0.03, abs=2e-3)

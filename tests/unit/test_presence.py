@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polymodal import presence
+from polymodal.objective import Alone
 from polymodal.tensors import Batch, Cells, Embedded, Tokens
 
 _SOME = st.integers(1, 6)
@@ -205,6 +206,16 @@ def test_average_is_over_those_present(present):
     for row in range(present.shape[1]):
         want = z[:, row][present[:, row]].mean(0) if present[:, row].any() else torch.zeros(3)
         assert torch.allclose(mean.z[row], want, atol=1e-6)
+
+
+def test_moments_are_those_of_the_rows_that_are_there():
+    x = torch.tensor([[1.0, 2.0], [torch.nan, torch.inf], [3.0, -2.0], [8.0, 0.0]])
+    mean, variance, count = presence.moments(x, torch.tensor([True, False, True, True]), Alone())
+    assert count == 3
+    assert torch.allclose(mean, torch.tensor([4.0, 0.0]))
+    assert torch.allclose(variance, torch.tensor([26 / 3, 8 / 3]))
+    for nothing in presence.moments(x, torch.zeros(4, dtype=torch.bool), Alone()):
+        assert not nothing.any()
 
 
 @given(masks())

@@ -67,10 +67,10 @@ def test_comm_is_the_published_mean_on_complete_rows(stages):
     model, objective, _ = world("comm", stages=stages, false_negatives=False)
     views, modalities = two_views(model, FULL), len(KINDS)
     with torch.no_grad():
-        star = [objective.head(model.shared(vectors(model, view)[ITEM])) for view in views]
+        star = [objective.head(model.shared(vectors(model, view)[ITEM]), Alone()) for view in views]
         total = nt_xent(star[0], star[1], 10.0, Alone()).value
         for m in KINDS:
-            alone = [objective.head(model.shared(vectors(model, view.only([m]))[ITEM])) for view in views]
+            alone = [objective.head(model.shared(vectors(model, view.only([m]))[ITEM]), Alone()) for view in views]
             total += nt_xent(alone[0], star[1], 10.0, Alone()).value / 2
             total += nt_xent(alone[1], star[0], 10.0, Alone()).value / 2
     terms, losses = values(objective, model, views)

@@ -12,6 +12,8 @@ from support import build_model, build_objective, make_batch, select
 from torch.nn import functional as F
 
 from polymodal.losses.contrastive import pairwise_contrast
+from polymodal.objective import Alone
+from polymodal.tensors import Embedded
 from polymodal.types import BadInput
 
 KINDS = ("text", "table", "features")
@@ -176,13 +178,37 @@ def test_simclr_across_is_symmetric_in_the_views():
     }
     for name, (value, count) in there.items():
         assert back[name] == (pytest.approx(value, rel=1e-5), count)
-    a, b = (objective._project(model, vectors(model, view)) for view in views)
-    present = torch.stack([a["text"].present, a["table"].present])
-    pair = [
-        pairwise_contrast(torch.stack([x["text"].z, y["table"].z]), present, 10.0, negatives="both")[0, 1].value
-        for x, y in ((a, b), (b, a))
-    ]
+    a, b = (vectors(model, view) for view in views)
+    both = a["text"].present & a["table"].present
+    pair = []
+    for x, y in ((a, b), (b, a)):
+        z = [objective.heads[n](Embedded(v[n].z, both), Alone()).z for n, v in (("text", x), ("table", y))]
+        pair.append(pairwise_contrast(torch.stack(z), torch.stack([both, both]), 10.0, negatives="both")[0, 1].value)
     assert there["across/text~table"][0] == pytest.approx(float(sum(pair).detach()) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["simclr", "cross_self"])
+def test_a_term_is_that_of_the_rows_it_counts(kind):
+    """Also through the batch normalisation of the heads: rows without a modality, or without one of two, change no
+    statistics of a term that does not count them."""
+    fields = {"across": True} if kind == "simclr" else {}
+    model, objective, _ = world(kind, HOLES, stages=("towers", "trunk"), **fields)
+    views = two_views(model, HOLES)
+    terms, _ = values(objective, model, views)
+    for name in [n for n in terms if n.split("/")[0] in ("within", "across", "fused")]:
+        asked = name.partition("/")[2].split("~")
+        rows = [at for at, row in enumerate(HOLES) if set(asked) <= set(row)]
+        alone, _ = values(objective, model, [select(view, rows) for view in views])
+        assert alone[name] == (pytest.approx(terms[name][0], rel=1e-4), terms[name][1])
+
+
+@pytest.mark.parametrize("kind", ["simclr", "cross_self"])
+def test_the_norm_of_the_head_is_a_field(kind):
+    model, batch_norm, batch = world(kind)
+    layer = build_objective(kind, model, head_norm="layer")
+    assert dict(batch_norm.named_buffers())
+    assert not dict(layer.named_buffers())
+    assert values(layer, model, batch)[0]["within/text"] != values(batch_norm, model, batch)[0]["within/text"]
 
 
 def test_heads_are_optional_and_belong_to_the_objective():
