@@ -40,6 +40,7 @@ def retrieve(
     rerank: int = 0,
     matcher: Path | None = None,
     every_pair: Flag = False,
+    learn_split: str | None = None,
     out: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -52,7 +53,7 @@ def retrieve(
     --qrels or --pairs says. A query is never its own answer unless the item itself is looked for.
 
     Examples: polymodal retrieve run demo/shards --queries text --corpus image,table --out found
-              polymodal retrieve run demo/shards --queries text --corpus image --rerank 100
+              polymodal retrieve run demo/shards --queries text --corpus image --rerank 100 --learn-split val
               polymodal retrieve run shards --pairs reviews.parquet --columns query,product
 
     Args:
@@ -76,6 +77,7 @@ def retrieve(
         rerank: Let the matching head rank this many of each list again, 32 to 200 or so.
         matcher: Another model for that, such as one of: polymodal tune-matcher
         every_pair: Let it score every pair too, to see what the first stage loses.
+        learn_split: Learn on the queries of this split how much each search counts, and add the searches blended so.
         out: Folder for a TREC run of every search, the qrels and retrieval.json.
         resamples: Of the bootstrap intervals.
         seed: Of drawing queries and of the bootstrap.
@@ -87,7 +89,7 @@ def retrieve(
         queries=split_names(queries), corpus=split_names(corpus), split=split, corpus_split=corpus_split,
         relevance=split_names(relevance), label=label, qrels=qrels, pairs=pairs, columns=pair_columns(columns),
         query_modality=as_, ks=tuple(sorted(set(k or (1, 5, 10)))), depth=depth, max_queries=max_queries,
-        rerank=rerank, matcher=matcher, every_pair=every_pair, resamples=resamples, seed=seed,
+        rerank=rerank, matcher=matcher, every_pair=every_pair, learn_split=learn_split, resamples=resamples, seed=seed,
     )  # fmt: skip
     with stage_bar(console()) as progress:
         result = retrieve_data(model, data, settings, out=out, device=device, progress=progress)

@@ -90,8 +90,8 @@ class CrossSelf(Objective):
             if m in each[0] and config.self_weight:
                 keep = None if ignore is None else ignore[at, at]
                 rows = each[0][m].present & each[1][m].present
-                one, again = (self._head(m, Embedded(embedded[m].z, rows)) for embedded in each)
-                terms[f"within/{m}"] = nt_xent(one, again, 1 / config.self_temperature, self.world, rows, keep)
+                first, second = (self._head(m, Embedded(embedded[m].z, rows)) for embedded in each)
+                terms[f"within/{m}"] = nt_xent(first, second, 1 / config.self_temperature, self.world, rows, keep)
         families["within"] = config.self_weight / len(names)
         weights = {name: families[name.partition("/")[0]] for name in terms}
         return Losses(terms, weights, {"cross_self/scale": scale.detach()}, each[0])

@@ -93,9 +93,9 @@ class Simclr(Objective):
                 terms[f"across/{one}~{other}"] = Term((there.value + back.value) / 2, there.count)
                 weights[f"across/{one}~{other}"] = config.across_weight / len(self.edges)
         if self.fuses:
-            whole = [(ITEM, model.shared(embedded[ITEM])) for embedded in (first, second)]
+            one_view, other_view = ((ITEM, model.shared(embedded[ITEM])) for embedded in (first, second))
             for m in known:
-                terms[f"fused/{m}"] = self._term(*whole, first[m].present, _at(ignore, names, m, m))
+                terms[f"fused/{m}"] = self._term(one_view, other_view, first[m].present, _at(ignore, names, m, m))
                 weights[f"fused/{m}"] = config.fusion_weight / len(names)
         return Losses(terms, weights, embedded=first)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from polymodal.evaluate import (
     write_qrels,
     write_run,
 )
+from polymodal.tasks.blend import Blend
 from polymodal.tasks.two_stage import Cost
 from polymodal.types import BadInput
 from polymodal.workflow.files import folder_aside
@@ -33,7 +34,18 @@ from polymodal.workflow.opened import Opened, open_task
 from polymodal.workflow.pairs import QueryLog, open_log, text_modality
 from polymodal.workflow.records import check_names, draw_rows
 from polymodal.workflow.relevance import Judgement, judgements
-from polymodal.workflow.searches import BOTH, FILES, THREE, VECTORS, WORDS, Lists, Searches, SearchPlan
+from polymodal.workflow.searches import (
+    BOTH,
+    FILES,
+    LEARNT,
+    THREE,
+    VECTORS,
+    WORDS,
+    Lists,
+    Searches,
+    SearchPlan,
+    learn_blends,
+)
 from polymodal.workflow.sides import Side, side_of_records, side_of_rows
 from polymodal.workflow.training import split_rows
 
@@ -56,6 +68,7 @@ class RetrieveSettings:
         max_queries: drawn with `seed`.
         rerank: how many of each list the matching head ranks again; 0 for none. matcher: another model for that.
         every_pair: let it score every pair too.
+        learn_split: learn on the queries of this split how much each search counts, and add the searches blended so.
         resamples: of the bootstrap.
     """
 
@@ -75,6 +88,7 @@ class RetrieveSettings:
     rerank: int = 0
     matcher: Path | None = None
     every_pair: bool = False
+    learn_split: str | None = None
     resamples: int = 1000
     seed: int = 0
 
@@ -124,6 +138,7 @@ class RetrieveResult:
         cut: the largest k.
         costs: search -> what it costs; the vectors' count the embedding of both sides.
         out: the folder of runs, qrels and retrieval.json, if one was asked for.
+        learnt: judgement -> blend -> its weights.
     """
 
     model: str
@@ -134,6 +149,7 @@ class RetrieveResult:
     costs: Mapping[str, Cost]
     notes: tuple[str, ...]
     out: Path | None
+    learnt: Mapping[str, Mapping[str, Blend]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -143,6 +159,10 @@ class RetrieveResult:
             **{name: {"count": count, "from": made} for name, (count, made) in sides.items()},
             "findings": [finding.to_json() for finding in self.findings],
             "costs": {name: vars(cost) for name, cost in self.costs.items()},
+            "learnt": {
+                judged: {name: blend.to_json() for name, blend in blends.items()}
+                for judged, blends in self.learnt.items()
+            },
             "notes": list(self.notes),
             "out": None if self.out is None else str(self.out),
         }
@@ -172,17 +192,10 @@ def retrieve_data(
     _check(settings, out)
     opened = open_task(model, data, device, progress)
     log = None if settings.pairs is None else open_log(settings.pairs, opened.rows, settings.columns)
-    start = time.process_time()
-    asked, corpus = _sides(opened, settings, log)
-    encodings = len(corpus.ids) + (len(asked.ids) if asked is not corpus else 0)
-    plan = SearchPlan(settings.depth, settings.rerank, settings.matcher, settings.every_pair)
-    work = Searches(opened, asked, corpus, plan, Cost(encodings, 0, round(time.process_time() - start, 2)))
-    judged = judgements(
-        opened, asked.ids, corpus.ids, wanted=settings.relevance, label=settings.label,
-        crossing=bool(asked.names and corpus.names) and set(asked.names) != set(corpus.names),
-        qrels=settings.qrels, log=log,
-    )  # fmt: skip
-    lists = [work.lists(one.relevance.own) for one in judged]
+    learnt = _learn(opened, settings, log)
+    work, judged = _searches(opened, settings, log)
+    asked, corpus = work.queries, work.corpus
+    lists = [work.blended(one.relevance.own, learnt.get(one.name, {})) for one in judged]
     findings = tuple(
         _finding(one, found, asked, len(corpus.ids), settings) for one, found in zip(judged, lists, strict=True)
     )
@@ -196,10 +209,36 @@ def retrieve_data(
         work.costs,
         tuple(dict.fromkeys(notes)),
         out,
+        learnt,
     )
     if out is not None:
         _write(out, made, judged, lists, asked, corpus)
     return made
+
+
+def _searches(opened: Opened, settings: RetrieveSettings, log: QueryLog | None) -> tuple[Searches, list[Judgement]]:
+    start = time.process_time()
+    asked, corpus = _sides(opened, settings, log)
+    encodings = len(corpus.ids) + (len(asked.ids) if asked is not corpus else 0)
+    plan = SearchPlan(settings.depth, settings.rerank, settings.matcher, settings.every_pair)
+    work = Searches(opened, asked, corpus, plan, Cost(encodings, 0, round(time.process_time() - start, 2)))
+    judged = judgements(
+        opened, asked.ids, corpus.ids, wanted=settings.relevance, label=settings.label,
+        crossing=bool(asked.names and corpus.names) and set(asked.names) != set(corpus.names),
+        qrels=settings.qrels, log=log,
+    )  # fmt: skip
+    return work, judged
+
+
+def _learn(opened: Opened, settings: RetrieveSettings, log: QueryLog | None) -> dict[str, dict[str, Blend]]:
+    """Judgement -> blends, from the queries of `learn_split`, which search the corpus of theirs."""
+    if settings.learn_split is None:
+        return {}
+    work, judged = _searches(opened, replace(settings, split=settings.learn_split, every_pair=False), log)
+    try:
+        return {one.name: learn_blends(work.lists(one.relevance.own), one.relevance) for one in judged}
+    except BadInput as error:
+        raise BadInput("--learn-split", error.expected, error.got, "Another split may have more.") from None
 
 
 def _made(names: tuple[str, ...]) -> str:
@@ -212,6 +251,8 @@ def _check(settings: RetrieveSettings, out: Path | None) -> None:
             raise BadInput(name, "at least 1", value)
     if settings.rerank < 0:
         raise BadInput("--rerank", "at least 1, or 0 for none", settings.rerank)
+    if settings.learn_split == settings.split:
+        raise BadInput("--learn-split", "another split than the one that is measured", repr(settings.split))
     if settings.qrels is not None and settings.pairs is not None:
         raise BadInput("--qrels, --pairs", "one of them", "both")
     if settings.pairs is not None and settings.queries:
@@ -262,6 +303,8 @@ def _finding(
         pairs.append((BOTH, WORDS))
     if THREE in systems:
         pairs.append((THREE, BOTH))
+    both, _, three = LEARNT
+    pairs += [pair for pair in ((both, BOTH), (three, both)) if set(pair) <= set(systems)]
     gaps = {(a, b): paired(systems[a].per_query[metric], systems[b].per_query[metric], **options) for a, b in pairs}
     return Finding(judged.name, judged.title, systems, scale, gaps)
 

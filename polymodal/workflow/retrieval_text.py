@@ -25,7 +25,7 @@ def retrieve_text(result: RetrieveResult) -> RenderableType:
     for finding in result.findings:
         parts += [Text(""), _table(finding, result.cut), *_gaps(finding, result.cut)]
     parts += [Text(""), _costs(result)]
-    parts += [Text(note, style="dim") for note in result.notes]
+    parts += [*_learnt(result), *(Text(note, style="dim") for note in result.notes)]
     if result.out is not None:
         parts.append(Text(f"TREC runs and qrels, and all metrics as JSON: {result.out}", style="dim"))
     return Group(*parts)
@@ -67,6 +67,16 @@ def _gaps(finding: Finding, cut: int) -> list[Text]:
     for (first, second), gap in finding.differences.items():
         said = f"{first} against {second}, mAP@{cut}: {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], "
         lines.append(Text.assemble((said, "dim"), (_VERDICTS[gap.verdict], "" if gap.verdict == "unclear" else "bold")))
+    return lines
+
+
+def _learnt(result: RetrieveResult) -> list[Text]:
+    lines = []
+    for finding in result.findings:
+        for name, blend in result.learnt.get(finding.name, {}).items():
+            weights = ", ".join(f"{feature} {weight:+.2f}" for feature, weight in blend.told().items())
+            said = f"{name}, {finding.title}: learnt on {blend.queries} queries; a deviation of each counts {weights}."
+            lines.append(Text(said, style="dim"))
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate import Ties, top_k
+from polymodal.evaluate import Relevance, Ties, top_k
 from polymodal.match import Matcher
+from polymodal.tasks.blend import Blend
 from polymodal.tasks.lexical import Bm25, fuse
 from polymodal.tasks.two_stage import Cost, rerank
 from polymodal.types import BadInput
@@ -21,7 +22,10 @@ from polymodal.workflow.records import check_shapes
 from polymodal.workflow.sides import Side
 from polymodal.workflow.vectors import check_kinds
 
-__all__ = ["ALL", "BLEND", "BOTH", "FILES", "STAGES", "THREE", "VECTORS", "WORDS", "Lists", "SearchPlan", "Searches"]
+__all__ = [
+    "ALL", "BLEND", "BOTH", "FILES", "LEARNT", "STAGES", "THREE", "VECTORS", "WORDS", "Lists", "SearchPlan", "Searches",
+    "learn_blends",
+]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 # (Q, K) corpus rows, best first, -1 after the end of a list; their scores
@@ -30,10 +34,16 @@ Lists = tuple[Ints, npt.NDArray[np.float32]]
 VECTORS, WORDS, BOTH = "vectors", "BM25", "BM25 + vectors (RRF)"
 STAGES, ALL = "vectors, then matching", "matching, every pair"
 BLEND, THREE = "both stages (RRF)", "all three (RRF)"
+# learnt blend -> what it blends, and the searches whose costs it pays (two stages have paid for their vectors)
+LEARNT = {
+    "BM25 + vectors (learnt)": ((WORDS, VECTORS), (WORDS, VECTORS)),
+    "both stages (learnt)": ((VECTORS, STAGES), (STAGES,)),
+    "all three (learnt)": ((WORDS, VECTORS, STAGES), (WORDS, STAGES)),
+}
 # names for files and TREC's tag
 FILES = {
     VECTORS: "vectors", WORDS: "bm25", BOTH: "rrf", STAGES: "reranked", BLEND: "rrf-reranked", THREE: "rrf-three",
-    ALL: "every-pair",
+    ALL: "every-pair", **dict(zip(LEARNT, ("learnt", "learnt-reranked", "learnt-three"), strict=True)),
 }  # fmt: skip
 # every pair of a large corpus is days of work, asked for by mistake
 _MOST_PAIRS = 1_000_000
@@ -88,6 +98,19 @@ class Searches:
             self.costs = before if self.made else self.costs
             self.made[key] = found
         return self.made[key]
+
+    def blended(self, own: Ints, blends: Mapping[str, Blend]) -> dict[str, Lists]:
+        """`lists` and, after them, learnt blends of theirs."""
+        found = dict(self.lists(own))
+        for name, blend in blends.items():
+            known = self.costs.get(name)
+            start = time.process_time()
+            found[name] = blend.rank(found, len(self.corpus.ids), self.plan.depth, self.ties)
+            spent = Cost(0, 0, round(time.process_time() - start, 2))
+            for paid in LEARNT[name][1]:
+                spent += self.costs[paid]
+            self.costs[name] = known or spent
+        return found
 
     def _search(self, own: Ints) -> dict[str, Lists]:
         depth, vectors = self.plan.depth, self.queries.vectors.vectors
@@ -161,3 +184,12 @@ class Searches:
             lost = f"{total - found.compared} of {total}"
             self.notes.append(f"{name}: {lost} pairs have no modalities that can be compared, and stay behind.")
         return found.rows, found.scores
+
+
+def learn_blends(lists: Mapping[str, Lists], relevance: Relevance) -> dict[str, Blend]:
+    """Every blend of searches that were made, learnt from these queries. Raises BadInput where they are too few."""
+    return {
+        name: Blend.fit({part: lists[part] for part in parts}, relevance, probable=(STAGES,))
+        for name, (parts, _) in LEARNT.items()
+        if set(parts) <= set(lists)
+    }

@@ -13,10 +13,11 @@ import pytrec_eval
 
 from polymodal import cli
 from polymodal.embed import Embedder
+from polymodal.tasks import blend
 from polymodal.tasks.lexical import text_of
 from polymodal.tasks.tune_matcher import TuneConfig
 from polymodal.types import BadInput
-from polymodal.workflow import matcher_tuning, retrieval
+from polymodal.workflow import matcher_tuning, retrieval, searches
 from polymodal.workflow.listing import train_or_resume
 from polymodal.workflow.matcher_tuning import tune_data
 from polymodal.workflow.opened import open_task
@@ -52,11 +53,17 @@ NAMES = {
 ASKED = {"recip_rank", "P.5", "recall.5", "ndcg_cut.5", "success.1"}
 
 
-def test_the_written_runs_and_qrels_give_the_same_figures(matching, tmp_path):
+@pytest.fixture
+def learning(monkeypatch):
+    """The micro shop has fewer queries than one should learn from."""
+    monkeypatch.setattr(blend, "LEAST", 2)
+    return {"split": "train", "learn_split": "test"}
+
+
+def test_the_written_runs_and_qrels_give_the_same_figures(matching, tmp_path, learning):
     """trec_eval on the files of every search and every judgement, against the result."""
-    result = retrieve_data(
-        *matching, RetrieveSettings(**{**vars(CROSS), "rerank": 4, "every_pair": True}), out=tmp_path / "o"
-    )
+    settings = RetrieveSettings(**{**vars(CROSS), **learning, "rerank": 4, "every_pair": True})
+    result = retrieve_data(*matching, settings, out=tmp_path / "o")
     assert [one.name for one in result.findings] == ["item", "fine", "coarse"]
     written = json.loads((tmp_path / "o" / "retrieval.json").read_text())
     assert written == json.loads(json.dumps(result.to_json()))
@@ -135,6 +142,40 @@ def test_both_stages_are_fused_at_the_cost_of_both(matching):
     both = (first[0] == 1) & (first[1] == 1)
     assert both.any()
     assert (first[2][both] == 1).all()
+
+
+def test_learnt_blends_know_nothing_of_what_they_are_measured_on(matching, learning):
+    settings = RetrieveSettings(**{**vars(CROSS), **learning, "rerank": 5, "relevance": ("item",)})
+    result = retrieve_data(*matching, settings)
+    found, costs = result.findings[0].systems, result.costs
+    assert list(found)[-3:] == list(searches.LEARNT)
+    work, (item,) = retrieval._searches(
+        open_task(*matching), RetrieveSettings(**{**vars(settings), "split": "test"}), None
+    )
+    theirs = searches.learn_blends(work.lists(item.relevance.own), item.relevance)
+    assert {n: b.to_json() for n, b in theirs.items()} == result.to_json()["learnt"]["item"]
+    both, stages, three = searches.LEARNT
+    assert {(both, "BM25 + vectors (RRF)"), (three, both)} <= set(result.findings[0].differences)
+    assert costs[both].pairs == 0 < costs[stages].pairs == costs[three].pairs == costs["vectors, then matching"].pairs
+    assert costs[both].encodings == costs["vectors"].encodings
+    assert costs[three].encodings == costs["vectors, then matching"].encodings
+
+
+def test_a_blend_is_learnt_for_each_judgement_from_a_log_too(matching, tmp_path, learning):
+    result = retrieve_data(*matching, RetrieveSettings(**{**vars(CROSS), **learning}))
+    assert set(result.learnt) == {"item", "fine", "coarse"}
+    assert set(result.learnt["coarse"]) == {"BM25 + vectors (learnt)"}
+    weights = [blends["BM25 + vectors (learnt)"].weights.tolist() for blends in result.learnt.values()]
+    assert weights[0] != weights[2]
+
+
+def test_learning_from_what_is_measured_or_from_too_little_is_refused(matching):
+    with pytest.raises(BadInput, match="another split"):
+        retrieve_data(*matching, RetrieveSettings(**{**vars(CROSS), "learn_split": "train"}))
+    with pytest.raises(BadInput, match=r"--learn-split.*at least 20.*Another split"):
+        retrieve_data(*matching, RetrieveSettings(**{**vars(CROSS), "learn_split": "test"}))
+    with pytest.raises(BadInput, match="Did you mean 'test'"):
+        retrieve_data(*matching, RetrieveSettings(**{**vars(CROSS), "learn_split": "tset"}))
 
 
 def test_qrels_and_what_they_lack(matching, tmp_path):
@@ -302,7 +343,7 @@ def test_a_tuned_model_ranks_again(matching, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_commands_print_tables_that_fit(matching, tmp_path, capsys):
+def test_the_commands_print_tables_that_fit(matching, tmp_path, capsys, learning):
     run, data = map(str, matching)
     log = tmp_path / "log.csv"
     log.write_text("words,item\nred shoe,i004\nblue lamp,i002\ngreen vase,i005\n")
@@ -313,11 +354,21 @@ def test_the_commands_print_tables_that_fit(matching, tmp_path, capsys):
     assert "2 right pairs of 2 queries" in said  # i004 has no facts
     assert "1 whose items cannot be read" in said
     asked = ["--queries", "title", "--corpus", "facts", "--split", "train", "--rerank", "3", "--matcher", tuned]
-    assert cli.main(["retrieve", run, data, *asked, "-k", "1", "10", "--every-pair", "--resamples", "20"]) == 0
+    assert cli.main(["retrieve", run, data, *asked, "-k", "1", "10", "--every-pair", "--resamples", "20",
+                     "--learn-split", "test"]) == 0  # fmt: skip
     said = capsys.readouterr().out
     assert all(len(line) <= 120 for line in said.splitlines())
     assert "…" not in said
-    for part in ("mAP@10", "nDCG@10", "SCALE's mAP@10", "matching, every pair", "pair passes", "a random order"):
+    for part in (
+        "mAP@10",
+        "nDCG@10",
+        "SCALE's mAP@10",
+        "matching, every pair",
+        "pair passes",
+        "a random order",
+        "all three (learnt)",
+        "looked at",
+    ):
         assert part in said
     assert cli.main(["retrieve", run, data, "--split", "train", "--json", "--relevance", "coarse"]) == 0
     found = json.loads(capsys.readouterr().out)
