@@ -403,6 +403,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/unit/nn/test_nn_heads.py",
     ),
     _m(
+        "a blend takes what was not looked at for impossible",
+        "tasks/blend.py",
+        "p = np.clip(np.where(said >= 0, said, 0.5), _EDGE, 1 - _EDGE)",
+        "p = np.clip(said, _EDGE, 1 - _EDGE)",
+        "tests/unit/tasks/test_tasks_blend.py",
+    ),
+    _m(
+        "a blend is learnt from what it is measured on",
+        "workflow/retrieval.py",
+        "replace(settings, split=settings.learn_split, every_pair=False)",
+        "replace(settings, every_pair=False)",
+        "tests/unit/workflow/test_workflow_retrieval.py",
+    ),
+    _m(
         "the read-out moves what it reads",
         "objectives/comm.py",
         "return {name: tokens.map(Tensor.detach) for name, tokens in parts.items()}",
