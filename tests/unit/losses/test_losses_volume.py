@@ -91,4 +91,5 @@ def test_the_contrast_is_the_loop(seed, form):
         for s in (slice(0, 3), slice(3, 6))
     ]  # fmt: skip
     total = sum(float(p.value) * int(p.count) for p in parts) / max(count, 1)
-    assert total == pytest.approx(float(term.value.detach()), abs=1e-5)
+    # determinants of nearly dependent vectors, in single precision and in blocks of other sizes
+    assert total == pytest.approx(float(term.value.detach()), abs=1e-4)
