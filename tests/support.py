@@ -13,6 +13,7 @@ from polymodal.config import discover
 from polymodal.modality import Modality, ModalityConfig
 from polymodal.model import Model, ModelConfig
 from polymodal.nn.blocks import StackConfig
+from polymodal.nn.heads import PresentBatchNorm
 from polymodal.objective import Objective, ObjectiveConfig
 from polymodal.tensors import Batch, Cells, stable_hash
 
@@ -74,6 +75,11 @@ def build_model(
 def build_objective(kind: str, model: Model, seed: int = 0, **fields: object) -> Objective:
     torch.manual_seed(seed)
     return OBJECTIVE_CONFIGS[kind](**fields).build(model)
+
+
+def normalises_by_batch(objective: Objective) -> bool:
+    """Whether small differences between two or three rows are divided by themselves, which enlarges rounding."""
+    return any(isinstance(part, PresentBatchNorm) for part in objective.modules())
 
 
 def make_batch(

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Relevance, Ties, scored_top
+from polymodal.tasks.lexical import Lists, joined, queries_at_once
 from polymodal.types import BadInput
 
 __all__ = ["LEAST", "Blend"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-# (Q, K) corpus rows, best first, -1 after the end of a list; their scores
-Lists = tuple[Ints, npt.NDArray[np.float32]]
 
 LEAST = 20  # queries to learn from
 _EDGE = 1e-6  # of probabilities: beyond, their logits say nothing
-_PLACES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -91,20 +90,17 @@ class Blend:
             rows and scores (Q, min(depth, C)), as `evaluate.top_k`.
         """
         own = {name: lists[name] for name in self.searches}
-        step, block, parts = max(1, _PLACES // corpus), [], []
-        for rows, x in _candidates(own, self.probable):
-            scores = np.full(corpus, -np.inf, np.float32)
-            scores[rows] = ((x - self.means) / self.deviations) @ self.weights
-            block.append(scores)
-            if len(block) == step:
-                parts.append(scored_top(np.stack(block), depth, ties))
-                block = []
-        if block:
+        # only the scores of a block are held, never its features
+        scores = (self._scores(rows, x, corpus) for rows, x in _candidates(own, self.probable))
+        parts = []
+        while block := list(islice(scores, queries_at_once(corpus))):
             parts.append(scored_top(np.stack(block), depth, ties))
-        if not parts:
-            width = min(depth, corpus)
-            return np.zeros((0, width), np.int64), np.zeros((0, width), np.float32)
-        return np.concatenate([found for found, _ in parts]), np.concatenate([scores for _, scores in parts])
+        return joined(parts, min(depth, corpus))
+
+    def _scores(self, rows: Ints, x: Floats, corpus: int) -> npt.NDArray[np.float32]:
+        scores = np.full(corpus, -np.inf, np.float32)
+        scores[rows] = ((x - self.means) / self.deviations) @ self.weights
+        return scores
 
     def told(self) -> dict[str, float]:
         """Feature -> its weight a deviation."""
@@ -129,18 +125,16 @@ def _candidates(lists: Mapping[str, Lists], probable: Collection[str]) -> Iterat
         union = np.unique(np.concatenate([rows for rows, _ in found.values()]))
         columns: list[Floats] = []
         for name, (rows, scores) in found.items():
-            said = scores[: len(rows)].astype(np.float64)
-            full = len(rows) == lists[name][0].shape[1]
+            said, at = scores[: len(rows)].astype(np.float64), np.searchsorted(union, rows)
             if name in probable:
-                looked = np.zeros(len(union))
-                looked[np.searchsorted(union, rows)] = said >= 0
+                looked, logits = np.zeros(len(union)), np.zeros(len(union))
                 p = np.clip(np.where(said >= 0, said, 0.5), _EDGE, 1 - _EDGE)
-                logits = np.zeros(len(union))
-                logits[np.searchsorted(union, rows)] = np.log(p) - np.log1p(-p)
+                looked[at], logits[at] = said >= 0, np.log(p) - np.log1p(-p)
                 columns += [logits, looked]
             else:
+                full = len(rows) == lists[name][0].shape[1]
                 column = np.full(len(union), said[-1] if full and len(said) else 0.0)
-                column[np.searchsorted(union, rows)] = said
+                column[at] = said
                 columns.append(column)
         yield union, np.stack(columns, 1)
 

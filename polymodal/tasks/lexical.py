@@ -16,10 +16,12 @@ from polymodal.evaluate import Ties, scored_top
 from polymodal.evaluate.leak import UNSPACED
 from polymodal.types import BadInput, MissingExtra, Record
 
-__all__ = ["Bm25", "fuse", "text_of", "words_of"]
+__all__ = ["Bm25", "Lists", "fuse", "joined", "queries_at_once", "text_of", "words_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+# (Q, K) corpus rows, best first, -1 after the end of a list; their scores
+Lists = tuple[Ints, Floats]
 
 # scores of one block of queries, whatever the size of the corpus
 _PLACES = 1 << 23
@@ -119,12 +121,12 @@ class Bm25:
         Returns:
             rows and scores (Q, min(k, C)), as `evaluate.top_k`.
         """
-        step, parts = max(1, _PLACES // self.size), []
+        step, parts = queries_at_once(self.size), []
         for start in range(0, len(queries), step):
             scores = self.scores(queries[start : start + step])
             banned = None if exclude is None else exclude[start : start + step]
             parts.append(scored_top(np.where(scores > 0, scores, -np.inf), k, ties, banned))
-        return _joined(parts, min(k, self.size))
+        return joined(parts, min(k, self.size))
 
 
 def fuse(lists: Sequence[Ints], corpus: int, depth: int, ties: Ties | None = None, k: int = 60) -> tuple[Ints, Floats]:
@@ -145,7 +147,7 @@ def fuse(lists: Sequence[Ints], corpus: int, depth: int, ties: Ties | None = Non
     Source: Cormack, Clarke and Büttcher, SIGIR 2009, k = 60.
     """
     queries, parts = len(lists[0]), []
-    step = max(1, _PLACES // corpus)
+    step = queries_at_once(corpus)
     for start in range(0, queries, step):
         some = [found[start : start + step] for found in lists]
         scores = np.zeros((len(some[0]), corpus + 1))
@@ -155,10 +157,16 @@ def fuse(lists: Sequence[Ints], corpus: int, depth: int, ties: Ties | None = Non
             scores[np.arange(len(found))[:, None], found] += np.where(found >= 0, gain, 0.0)
         listed = np.where(scores[:, :corpus] > 0, scores[:, :corpus], -np.inf).astype(np.float32)
         parts.append(scored_top(listed, depth, ties))
-    return _joined(parts, min(depth, corpus))
+    return joined(parts, min(depth, corpus))
 
 
-def _joined(parts: Sequence[tuple[Ints, Floats]], width: int) -> tuple[Ints, Floats]:
+def queries_at_once(corpus: int) -> int:
+    """How many queries' scores of a whole corpus are held at a time."""
+    return max(1, _PLACES // corpus)
+
+
+def joined(parts: Sequence[Lists], width: int) -> Lists:
+    """Lists of consecutive queries as those of all; (0, width) of none."""
     if not parts:
         return np.zeros((0, width), np.int64), np.zeros((0, width), np.float32)
     rows, scores = zip(*parts, strict=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from polymodal.evaluate import Relevance, Ties, top_k
 from polymodal.match import Matcher
 from polymodal.tasks.blend import Blend
-from polymodal.tasks.lexical import Bm25, fuse
+from polymodal.tasks.lexical import Bm25, Lists, fuse
 from polymodal.tasks.two_stage import Cost, rerank
 from polymodal.types import BadInput
 from polymodal.workflow.opened import Opened
@@ -28,8 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
-# (Q, K) corpus rows, best first, -1 after the end of a list; their scores
-Lists = tuple[Ints, npt.NDArray[np.float32]]
 
 VECTORS, WORDS, BOTH = "vectors", "BM25", "BM25 + vectors (RRF)"
 STAGES, ALL = "vectors, then matching", "matching, every pair"

@@ -6,7 +6,15 @@ import itertools
 
 import pytest
 import torch
-from support import OBJECTIVE_CONFIGS, STAGE_ORDERS, build_model, build_objective, gradients, make_batch
+from support import (
+    OBJECTIVE_CONFIGS,
+    STAGE_ORDERS,
+    build_model,
+    build_objective,
+    gradients,
+    make_batch,
+    normalises_by_batch,
+)
 
 from polymodal import presence
 from polymodal.recipe import TrainConfig
@@ -102,4 +110,5 @@ def test_autocast_is_near(world):
             near = objective(model, [batch] * objective.views, 0)
     assert near.total.dtype == torch.float32
     # in absolute terms where nearly nothing is left to learn (SimCLR of identical views: 0.012)
-    assert float(near.total) == pytest.approx(float(exact.total), rel=0.03, abs=2e-3)
+    room = 2e-3 if normalises_by_batch(objective) else None
+    assert float(near.total) == pytest.approx(float(exact.total), rel=0.03, abs=room)

@@ -95,7 +95,7 @@ def test_items_that_nobody_lists_are_not_listed_and_blocks_change_nothing(monkey
         listed = set(lists["a"][0][query]) | set(lists["b"][0][query])
         assert set(rows[query][rows[query] >= 0]) == listed
         assert (scores[query] == -np.inf).sum() == 40 - len(listed)
-    monkeypatch.setattr("polymodal.tasks.blend._PLACES", 7 * len(CORPUS))
+    monkeypatch.setattr("polymodal.tasks.lexical._PLACES", 7 * len(CORPUS))
     again = blend.rank(lists, len(CORPUS), 40)
     assert np.array_equal(again[0], rows)
     assert np.array_equal(again[1], scores)
