@@ -410,6 +410,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/unit/tasks/test_tasks_blend.py",
     ),
     _m(
+        "a lucky peak is taken for a hill",
+        "tasks/blend.py",
+        "values = _smooth(np.asarray([self.value(way) for way in ways]))",
+        "values = np.asarray([self.value(way) for way in ways])",
+        "tests/unit/tasks/test_tasks_blend.py",
+    ),
+    _m(
+        "a search may count against what it finds",
+        "tasks/blend.py",
+        "np.asarray([name not in lists for name in names])",
+        "np.asarray([True for name in names])",
+        "tests/unit/tasks/test_tasks_blend.py",
+    ),
+    _m(
         "a blend is learnt from what it is measured on",
         "workflow/retrieval.py",
         "replace(settings, split=settings.learn_split, every_pair=False)",

@@ -93,6 +93,7 @@ def topics(
     *,
     out: Path,
     topics: Path | None = None,
+    as_: Annotated[str | None, Parameter(name="--as")] = None,
     clusters: int | None = None,
     where: Texts = None,
     k: Count = 10,
@@ -115,6 +116,7 @@ def topics(
         index: As polymodal index wrote it.
         out: The file: columns topic, rank, id, group, title, score, by, probability.
         topics: A text file, one topic a line, or a catalogue whose rows are topics.
+        as_: The text of the model that such lines are put into, where it has several.
         clusters: Or this many clusters of the catalogue.
         where: NAME=VALUE or NAME=MIN..MAX that items must satisfy.
         k: How many of each.
@@ -133,8 +135,8 @@ def topics(
     wanted = Wanted(k, diversity, least, pool)
     with stage_bar(console()) as progress:
         result = recommend_topics(
-            index, out, wanted, topics=topics, clusters=clusters, seed=seed, rerank=rerank, filters=where or (),
-            data=data, model=model, device=device, progress=progress,
+            index, out, wanted, topics=topics, query_modality=as_, clusters=clusters, seed=seed, rerank=rerank,
+            filters=where or (), data=data, model=model, device=device, progress=progress,
         )  # fmt: skip
     emit(json, result.to_json(), topics_text(result))
 
@@ -144,6 +146,7 @@ def recommend_eval(
     pairs: Path | None = None,
     *,
     labels: Texts = None,
+    as_: Annotated[str | None, Parameter(name="--as")] = None,
     k: Count = 10,
     diversity: float = 0.3,
     pool: int = 100,
@@ -165,6 +168,7 @@ def recommend_eval(
         index: As polymodal index wrote it.
         pairs: Parquet: id and linked_id (or group_id and linked_group_id); user and id; or query and id.
         labels: Labels of the data: each combination of their values is a topic, and a taste.
+        as_: The text of the model that words of topics are put into, where it has several.
         k: Length of the lists.
         diversity: Of the lists that are compared with plain ones.
         pool: How many of the nearest items are looked at.
@@ -181,7 +185,8 @@ def recommend_eval(
 
     with stage_bar(console()) as progress:
         result = evaluate_recommendations(
-            index, pairs, Wanted(k, diversity, None, pool), labels=labels or (), calibration=calibration, write=write,
+            index, pairs, Wanted(k, diversity, None, pool), labels=labels or (), query_modality=as_,
+            calibration=calibration, write=write,
             data=data, model=model, device=device, seed=seed, resamples=resamples, progress=progress,
         )  # fmt: skip
     emit(json, result.to_json(), eval_text(result))

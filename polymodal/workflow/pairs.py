@@ -12,7 +12,7 @@ from polymodal.catalogue.tables import Tables, find_tables
 from polymodal.config import nearest
 from polymodal.types import BadInput, Record
 
-__all__ = ["QueryLog", "closest", "open_log", "text_modality"]
+__all__ = ["QueryLog", "closest", "open_log", "record_of_words", "text_modality"]
 
 
 @dataclass(frozen=True)
@@ -132,5 +132,10 @@ def text_modality(modalities: Mapping[str, str], wanted: str | None) -> str:
         return wanted
     if len(texts) != 1:
         hint = "Name the one that queries are like: --as NAME" if texts else ""
-        raise BadInput("--pairs", "one text among the model's modalities", ", ".join(texts) or "none", hint)
+        raise BadInput("words", "one text among the model's modalities", ", ".join(texts) or "none", hint)
     return texts[0]
+
+
+def record_of_words(name: str, words: str, modalities: Mapping[str, str], wanted: str | None = None) -> Record:
+    """Words as an item that has nothing but them. Raises BadInput as `text_modality`."""
+    return Record(name, {text_modality(modalities, wanted): words})

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polymodal.tasks.recommend_eval import Case, Key
-from polymodal.types import BadInput, Record
-from polymodal.workflow.searching import make_query
+from polymodal.types import BadInput
+from polymodal.workflow.pairs import record_of_words
 
 __all__ = ["Kind", "cases_of_file", "cases_of_labels"]
 
@@ -26,7 +26,9 @@ _FORMS = (
 )
 
 
-def cases_of_file(path: Path, ids: Sequence[str], key: Key, modalities: Mapping[str, str]) -> tuple[Kind, list[Case]]:
+def cases_of_file(
+    path: Path, ids: Sequence[str], key: Key, modalities: Mapping[str, str], text: str | None = None
+) -> tuple[Kind, list[Case]]:
     """The cases of a Parquet table; its columns say what it is.
 
     Links: the first item of each source is asked for as a history of one, all that it links to is right. Histories: the
@@ -34,10 +36,12 @@ def cases_of_file(path: Path, ids: Sequence[str], key: Key, modalities: Mapping[
     What the index lacks is left out.
 
     Args:
-        ids: of the index. key: id -> group. modalities: of the model.
+        ids: of the index. key: id -> group. modalities: of the model; text: the one that the words of a query are put
+            into, its only text by default.
 
     Raises:
-        BadInput: no such file, other columns, nothing that the index has.
+        BadInput: no such file, other columns, nothing that the index has; queries for a model without a text, or of
+            several of which none is named.
     """
     try:
         table = pq.read_table(path)
@@ -56,7 +60,7 @@ def cases_of_file(path: Path, ids: Sequence[str], key: Key, modalities: Mapping[
     elif kind == "histories":
         cases = _histories(rows, source, find)
     else:
-        cases = _queries(rows, source, find, modalities)
+        cases = _queries(rows, source, find, modalities, text)
     if not cases:
         raise BadInput(str(path), "pairs of items that the index has", f"none in {len(rows)} rows")
     return kind, cases
@@ -105,14 +109,14 @@ def _histories(rows: Sequence[Mapping[str, Any]], source: str, find: _Finder) ->
 
 
 def _queries(
-    rows: Sequence[Mapping[str, Any]], source: str, find: _Finder, modalities: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]], source: str, find: _Finder, modalities: Mapping[str, str], text: str | None
 ) -> list[Case]:
     cases = []
     for at, row in enumerate(rows):
         found = frozenset(find.items(source, row[source]))
         if found and str(row["query"] or "").strip():
-            values = make_query(modalities, {"text": [str(row["query"])]}).values
-            cases.append(Case(f"{at}", found, topic=Record(f"{at}", values)))
+            topic = record_of_words(f"{at}", str(row["query"]), modalities, text)
+            cases.append(Case(f"{at}", found, topic=topic))
     return cases
 
 
@@ -122,6 +126,7 @@ def cases_of_labels(
     key: Key,
     modalities: Mapping[str, str],
     seed: int,
+    text: str | None = None,
 ) -> dict[Kind, list[Case]]:
     """Planted topics and tastes: every combination of values that enough groups have.
 
@@ -131,10 +136,10 @@ def cases_of_labels(
 
     Args:
         labels: label -> {id: value}, in the order in which the words are to stand.
-        ids: of the index.
+        ids: of the index. modalities, text: as in `cases_of_file`; a model without a text gets no topics.
 
     Raises:
-        BadInput: no combination that six groups have.
+        BadInput: no combination that six groups have; several texts of which none is named.
     """
     members: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in ids:
@@ -148,8 +153,7 @@ def cases_of_labels(
             continue
         words = " ".join(values)
         if "text" in modalities.values():
-            query = make_query(modalities, {"text": [words]})
-            topics.append(Case(words, frozenset(found), topic=Record(words, query.values)))
+            topics.append(Case(words, frozenset(found), topic=record_of_words(words, words, modalities, text)))
         drawn = np.random.default_rng([seed, *words.encode()]).permutation(groups)[:_HISTORY].tolist()
         first = {key(name): name for name in reversed(found)}
         right = frozenset(name for name in found if key(name) not in drawn)

@@ -137,6 +137,7 @@ def evaluate_recommendations(
     wanted: Wanted,
     *,
     labels: Sequence[str] = (),
+    query_modality: str | None = None,
     calibration: str = "platt",
     write: bool = False,
     data: Path | None = None,
@@ -154,6 +155,7 @@ def evaluate_recommendations(
         pairs: as `cases_of_file`.
         wanted: length, diversity and pool of the lists.
         labels: of the data, whose combinations are topics and tastes, as `cases_of_labels`.
+        query_modality: the text that words are put into; the model's only one by default.
         calibration: "platt" or "isotonic", the one that is written.
         write: keep the calibration beside the index, for thresholds.
         data: the catalogue, if it is no longer where it was when the index was built.
@@ -169,11 +171,11 @@ def evaluate_recommendations(
     modalities = world.engine.modalities
     found: dict[Kind, list[Case]] = {}
     if pairs is not None:
-        kind, cases = cases_of_file(pairs, world.ids, world.key, modalities)
+        kind, cases = cases_of_file(pairs, world.ids, world.key, modalities, query_modality)
         found[kind] = cases
     if labels:
         chosen = {name: world.labels[name] for name in labels}
-        found |= cases_of_labels(chosen, world.ids, world.key, modalities, seed)
+        found |= cases_of_labels(chosen, world.ids, world.key, modalities, seed, query_modality)
     sections: list[Section] = []
     fitted: dict[str, Calibrator] = {}
     for kind, cases in found.items():

@@ -18,7 +18,8 @@ from polymodal.tasks.recommend import Blend, Judge, Recommended, Rerank, Wanted,
 from polymodal.types import BadInput, Embeddings, MediaError, Record
 from polymodal.workflow.files import aside
 from polymodal.workflow.indexing import data_of_index
-from polymodal.workflow.searching import kinds_of, make_query, open_engine, open_without_model, parse_where, shown_query
+from polymodal.workflow.pairs import record_of_words
+from polymodal.workflow.searching import kinds_of, open_engine, open_without_model, parse_where, shown_query
 
 if TYPE_CHECKING:
     from polymodal.catalogue.rows import Rows
@@ -134,6 +135,7 @@ def recommend_topics(
     wanted: Wanted,
     *,
     topics: Path | None = None,
+    query_modality: str | None = None,
     clusters: int | None = None,
     seed: int = 0,
     rerank: bool = True,
@@ -148,6 +150,7 @@ def recommend_topics(
     Args:
         topics: a text file with one topic a line (blank lines and lines that begin with # say nothing), or a catalogue
             whose rows are topics.
+        query_modality: the text that the lines are put into; the model's only one by default.
         clusters: or that many clusters of the catalogue, each by its centre.
         rerank: rank the pool again where the model has a matching head; it reads the items from `data`, which is by
             default where they were when the index was built.
@@ -165,7 +168,7 @@ def recommend_topics(
     where = parse_where(filters, kinds_of(engine, filters)) or None
     refused: dict[str, str] = {}
     if topics is not None:
-        queries = read_topics(topics, engine.modalities)
+        queries = read_topics(topics, engine.modalities, query_modality)
         asked = _embedded(engine, queries, refused, say)
     else:
         queries, asked = {}, _clusters(engine, index, int(clusters or 0), seed)
@@ -196,11 +199,11 @@ def recommend_topics(
     return TopicsResult(out, len(found), rows, len(distinct), len(engine.index), judged, why_not, refused, first)
 
 
-def read_topics(path: Path, modalities: Mapping[str, str]) -> dict[str, Record]:
-    """Topic -> record: of a text file the lines, of a catalogue the rows by id.
+def read_topics(path: Path, modalities: Mapping[str, str], text: str | None = None) -> dict[str, Record]:
+    """Topic -> record: of a text file the lines (put into the modality `text`), of a catalogue the rows by id.
 
     Raises:
-        BadInput: no such file, nothing in it, a model that reads no text (or several).
+        BadInput: no such file, nothing in it, a model that reads no text, or several of which none is named.
     """
     if path.is_dir() or path.suffix.lower() in (".parquet", ".csv", ".tsv", ".jsonl"):
         from polymodal.workflow.records import records_of
@@ -222,7 +225,7 @@ def read_topics(path: Path, modalities: Mapping[str, str]) -> dict[str, Record]:
     named = [line for line in said if line and not line.startswith("#")]
     if not named:
         raise BadInput("--topics", "at least one topic, one a line", f"none in {path}")
-    return {line: Record(line, make_query(modalities, {"text": [line]}).values) for line in named}
+    return {line: record_of_words(line, line, modalities, text) for line in named}
 
 
 def _embedded(engine: Engine, queries: Mapping[str, Record], refused: dict[str, str], say: Progress) -> Embeddings:

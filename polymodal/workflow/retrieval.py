@@ -237,7 +237,10 @@ def _learn(opened: Opened, settings: RetrieveSettings, log: QueryLog | None) -> 
     work, judged = _searches(opened, replace(settings, split=settings.learn_split, every_pair=False), log)
     lists = [work.lists(one.relevance.own) for one in judged]
     try:
-        return {one.name: learn_blends(made, one.relevance) for one, made in zip(judged, lists, strict=True)}
+        return {
+            one.name: learn_blends(made, one.relevance, max(settings.ks))
+            for one, made in zip(judged, lists, strict=True)
+        }
     except BadInput as error:
         raise BadInput("--learn-split", error.expected, error.got, "Another split may have more.") from None
 

@@ -184,10 +184,13 @@ class Searches:
         return found.rows, found.scores
 
 
-def learn_blends(lists: Mapping[str, Lists], relevance: Relevance) -> dict[str, Blend]:
-    """Every blend of searches that were made, learnt from these queries. Raises BadInput where they are too few."""
+def learn_blends(lists: Mapping[str, Lists], relevance: Relevance, k: int) -> dict[str, Blend]:
+    """Every blend of searches that were made, learnt from these queries for the first k answers.
+
+    Raises BadInput where they are too few.
+    """
     return {
-        name: Blend.fit({part: lists[part] for part in parts}, relevance, probable=(STAGES,))
+        name: Blend.fit({part: lists[part] for part in parts}, relevance, (STAGES,), k)
         for name, (parts, _) in LEARNT.items()
         if set(parts) <= set(lists)
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from polymodal.evaluate import by_qrels
+from polymodal.evaluate import by_qrels, judge, measure
 from polymodal.tasks.blend import LEAST, Blend
 from polymodal.types import BadInput
 
@@ -30,32 +30,72 @@ def world(weights, queries=400, seed=0):
     return x, by_qrels(names, CORPUS, right), z.argmax(1)
 
 
+def precision(rows, relevance, k=10):
+    """Mean average precision of the first k, of queries that have a right answer."""
+    asked = np.flatnonzero(relevance.count > 0)
+    return float(np.mean(measure(judge(relevance, asked, rows[asked, :k]), f"map@{k}")))
+
+
 def test_planted_weights_are_found():
-    x, relevance, _ = world([2.0, 0.0, -1.0], 2000)
+    x, relevance, _ = world([2.0, 0.0, 1.0], 2000)
     lists = {name: ranked(part) for name, part in zip("abc", x, strict=True)}
-    told = Blend.fit(lists, relevance).told()
-    assert told == {
-        "a": pytest.approx(2, abs=0.15),
-        "b": pytest.approx(0, abs=0.15),
-        "c": pytest.approx(-1, abs=0.15),
-    }
+    blend = Blend.fit(lists, relevance)
+    told = blend.told()
+    assert np.linalg.norm(blend.weights) == pytest.approx(1)
+    assert told["c"] / told["a"] == pytest.approx(0.5, abs=0.15)
+    assert told["b"] == pytest.approx(0, abs=0.1)
 
 
-def test_the_loss_is_that_of_the_right_answers_and_its_slope_is_nothing():
-    x, relevance, right = world([1.0, 0.5], 60)
+def test_a_search_that_says_the_opposite_gets_no_weight_and_not_a_negative_one():
+    x, relevance, _ = world([1.0, -1.0], 1000)
+    told = Blend.fit({name: ranked(part) for name, part in zip("ab", x, strict=True)}, relevance).told()
+    assert told == {"a": pytest.approx(1), "b": pytest.approx(0, abs=1e-9)}
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 0.3), (0.2, 1.0)])
+def test_no_single_search_and_no_even_blend_is_better_where_it_learnt(weights):
+    x, relevance, _ = world(list(weights), 300, seed=2)
     lists = {name: ranked(part) for name, part in zip("ab", x, strict=True)}
-    found = Blend.fit(lists, relevance, ridge=0.0)
+    blend = Blend.fit(lists, relevance)
+    own = precision(blend.rank(lists, len(CORPUS), 10)[0], relevance)
+    even = replace(blend, weights=np.full(2, 0.5**0.5))
+    others = [found for found, _ in lists.values()] + [even.rank(lists, len(CORPUS), 10)[0]]
+    assert all(own > precision(rows, relevance) - 0.003 for rows in others)
 
-    def loss(weights):
-        features = np.stack(
-            [(p.astype(np.float32) - m) / d for p, m, d in zip(x, found.means, found.deviations, strict=True)], -1
-        )
-        z = features @ weights
-        return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(60), right]))
 
-    best = loss(found.weights)
-    for sign, at in itertools.product((-1, 1), range(2)):
-        assert loss(found.weights + sign * 0.01 * np.eye(2)[at]) > best
+def test_the_first_answers_count_and_not_all_of_them():
+    """One search knows two of twenty right answers for certain, the other a little of all: likelihood asks for the
+    second, the first ten answers for the first."""
+    rng = np.random.default_rng(3)
+    right = np.stack([rng.permutation(len(CORPUS)) < 20 for _ in range(200)])
+    sure = np.zeros(right.shape)
+    for row, of in zip(sure, right, strict=True):
+        row[rng.choice(np.flatnonzero(of), 2, replace=False)] = 1.0
+    vague = right * 0.6 + rng.normal(size=right.shape)
+    known = {f"q{at}": dict.fromkeys(np.asarray(CORPUS)[of].tolist(), 1.0) for at, of in enumerate(right)}
+    relevance = by_qrels(list(known), CORPUS, known)
+    lists = {"sure": ranked(sure), "vague": ranked(vague)}
+    blend = Blend.fit(lists, relevance)
+    rows, _ = blend.rank(lists, len(CORPUS), 10)
+    assert np.take_along_axis(right, rows[:, :2], 1).all()  # what is certain comes first
+    assert precision(rows, relevance) > max(precision(found, relevance) for found, _ in lists.values()) + 0.05
+
+
+def test_a_hill_is_climbed_and_not_a_lucky_peak(monkeypatch):
+    def value(self, weights):
+        angle = np.degrees(np.arctan2(weights[1], weights[0]))
+        return 0.6 if abs(angle - 30) < 1 else 0.5 * np.exp(-(((angle - 63) / 15) ** 2))
+
+    monkeypatch.setattr("polymodal.tasks.blend._Learnt.value", value)
+    x, relevance, _ = world([1.0, 1.0], 30)
+    weights = Blend.fit({name: ranked(part) for name, part in zip("ab", x, strict=True)}, relevance).weights
+    assert np.degrees(np.arctan2(*weights[::-1])) == pytest.approx(63)
+
+
+def test_learning_twice_is_the_same():
+    x, relevance, _ = world([1.0, 0.7, 0.2], 100)
+    lists = {name: ranked(part) for name, part in zip("abc", x, strict=True)}
+    assert np.array_equal(Blend.fit(lists, relevance).weights, Blend.fit(lists, relevance).weights)
 
 
 def test_a_blend_ranks_held_out_queries_better_than_its_parts():
@@ -104,7 +144,8 @@ def test_items_that_nobody_lists_are_not_listed_and_blocks_change_nothing(monkey
 def test_a_feature_that_never_changes_does_no_harm():
     x, relevance, _ = world([1.0])
     lists = {"a": ranked(x[0]), "still": ranked(np.zeros_like(x[0]))}
-    assert Blend.fit(lists, relevance).told() == {"a": pytest.approx(1, abs=0.2), "still": pytest.approx(0, abs=1e-9)}
+    blend = Blend.fit(lists, relevance)
+    assert np.array_equal(blend.rank(lists, len(CORPUS), 10)[0], lists["a"][0][:, :10])
 
 
 def test_too_few_queries_are_refused():

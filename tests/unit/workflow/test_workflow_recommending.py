@@ -22,7 +22,7 @@ from polymodal.workflow.calibration import FILE, read_calibration, write_calibra
 from polymodal.workflow.indexing import build_index
 from polymodal.workflow.recommend_cases import cases_of_file, cases_of_labels
 from polymodal.workflow.recommend_eval import evaluate_recommendations
-from polymodal.workflow.recommending import recommend_history, recommend_topic, recommend_topics
+from polymodal.workflow.recommending import read_topics, recommend_history, recommend_topic, recommend_topics
 from polymodal.workflow.searching import open_engine
 from polymodal.workflow.vectors import embed_data
 
@@ -254,6 +254,28 @@ def test_topics_and_tastes_of_labels() -> None:
     assert set(cases_of_labels({"shape": shape}, IDS, group_of, {"photo": "image"}, 0)) == {"tastes"}
     with pytest.raises(BadInput, match="Name fewer"):
         cases_of_labels({"shape": shape, "id": dict(zip(IDS, IDS, strict=True))}, IDS, group_of, TEXT, 0)
+
+
+def test_words_for_a_model_of_several_texts_go_where_they_are_put(tmp_path: Path) -> None:
+    texts = {"title": "text", "french": "text"}
+    asked = table(tmp_path / "q.parquet", query=["red shoe"], group_id=["g001"])
+    shape = {name: ("shoe", "vase")[at // 24] for at, name in enumerate(IDS)}
+    lines = tmp_path / "topics.txt"
+    lines.write_text("red shoe\n")
+    ways = (
+        lambda *put: cases_of_file(asked, IDS, group_of, texts, *put)[1][0].topic,
+        lambda *put: cases_of_labels({"shape": shape}, IDS, group_of, texts, 0, *put)["topics"][0].topic,
+        lambda *put: read_topics(lines, texts, *put)["red shoe"],
+    )
+    for way in ways:
+        assert list(way("french").values) == ["french"]
+        with pytest.raises(BadInput, match="--as NAME"):
+            way()
+        with pytest.raises(BadInput, match="title, french"):
+            way("german")
+    # pairs of items need no words
+    links = table(tmp_path / "l.parquet", id=["i000"], linked_id=["i010"])
+    assert cases_of_file(links, IDS, group_of, texts)[0] == "links"
 
 
 def test_measuring_an_index(own_index: Path) -> None:

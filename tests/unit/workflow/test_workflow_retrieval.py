@@ -152,7 +152,7 @@ def test_learnt_blends_know_nothing_of_what_they_are_measured_on(matching, learn
     work, (item,) = retrieval._searches(
         open_task(*matching), RetrieveSettings(**{**vars(settings), "split": "test"}), None
     )
-    theirs = searches.learn_blends(work.lists(item.relevance.own), item.relevance)
+    theirs = searches.learn_blends(work.lists(item.relevance.own), item.relevance, 10)
     assert {n: b.to_json() for n, b in theirs.items()} == result.to_json()["learnt"]["item"]
     both, stages, three = searches.LEARNT
     assert {(both, "BM25 + vectors (RRF)"), (three, both)} <= set(result.findings[0].differences)
