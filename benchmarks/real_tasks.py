@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
         "mismatch {model} {shards} --split test --modality image --label {label} --plant 20",
         "mismatch {model} {shards} --split test --modality voice --label {label} --plant 20",
         "outliers {model} {shards} --label {label} --out {out}",
-        "recommend-eval {index} --labels {label}",
+        "recommend-eval {index} --labels {label} --as text",
         "explain {model} {shards} --label {label}",
     ),
 }
@@ -101,16 +101,21 @@ def learn(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Pat
     modalities = make_catalogue(name, options.data, folder / "catalogue")
     catalogue = Catalogue.open(folder / "catalogue")
     recipe = find_recipe(task.recipe, {m: catalogue.modalities[m] for m in modalities}, "tiny").override(
-        ["train.checkpoint_every=1000000", f"train.epochs={options.epochs or task.epochs}", *task.settings]
+        [
+            "train.checkpoint_every=1000000",
+            f"train.epochs={options.epochs or task.epochs}",
+            *task.settings,
+            *options.settings,
+        ]
     )
     shards = prepare_data(folder / "catalogue", folder / "shards", recipe, workers=1).folder
     runs = {}
     for seed in [None, *options.seeds]:
         run = folder / (UNTRAINED if seed is None else f"seed-{seed}") / "run"
-        settings = [f"data={json.dumps(str(shards))}", f"train.seed={seed or 0}"]
-        settings += ["train.steps=1", "train.learning_rate=1e-9"] if seed is None else []
+        own = [f"data={json.dumps(str(shards))}", f"train.seed={seed or 0}"]
+        own += ["train.steps=1", "train.learning_rate=1e-9"] if seed is None else []
         if not (run / "model").is_dir():
-            train(recipe.override(settings), run)
+            train(recipe.override(own), run)
         runs[run.parent.name] = run
     return runs
 
@@ -136,25 +141,34 @@ def measure(name: str, options: argparse.Namespace, folder: Path, run: Path) -> 
         "links": str(folder / "links"),
         "label": LABELS[name],
     }
-    if not (out / "index").is_dir():
-        for words in (
-            ["embed", str(run), str(shards), "--out", str(out / "vectors.parquet")],
-            ["index", str(out / "vectors.parquet"), str(shards), "--out", str(out / "index")],
-        ):
-            _, wrong = polymodal(words)
-            if wrong:
-                raise SystemExit(f"{' '.join(words)}: {wrong}")
     found: dict[str, dict[str, float] | str] = {}
     for number, command in enumerate(COMMANDS[name]):
-        kept = out / f"{number:02d}-{command.split()[0]}.json"
-        if not kept.is_file():
+        task = command.split()[0]
+        if options.only and task not in options.only:
+            continue
+        kept = out / f"{number:02d}-{task}.json"
+        content = json.loads(kept.read_text()) if kept.is_file() else {}
+        if content.get("command") != command:
+            if "{index}" in command and not (out / "index").is_dir():
+                _index(run, shards, out)
             filled = [word.format(**places, out=str(kept.with_suffix(""))) for word in command.split()]
             printed, wrong = polymodal([*filled, "--json"])
             print(f"{name} {out.name}: {command}{': ' + wrong if wrong else ''}", file=sys.stderr)
-            kept.write_text(printed if not wrong else json.dumps({"wrong": wrong}))
-        content = json.loads(kept.read_text())
-        found[command] = content["wrong"] if "wrong" in content else READERS[command.split()[0]](content)
+            content = {"command": command, "wrong": wrong, "printed": None if wrong else json.loads(printed)}
+            kept.write_text(json.dumps(content, ensure_ascii=False))
+        found[command] = content["wrong"] or READERS[task](content["printed"])
     return found
+
+
+def _index(run: Path, shards: Path, out: Path) -> None:
+    vectors = str(out / "vectors.parquet")
+    for words in (
+        ["embed", str(run), str(shards), "--out", vectors],
+        ["index", vectors, str(shards), "--out", str(out / "index")],
+    ):
+        _, wrong = polymodal(words)
+        if wrong:
+            raise SystemExit(f"{' '.join(words)}: {wrong}")
 
 
 def summarise(models: Mapping[str, Mapping[str, dict[str, float] | str]]) -> list[dict[str, Any]]:
@@ -225,6 +239,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, required=True, help="goes on with what is there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="instead of the chosen number")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--only", nargs="+", choices=sorted(READERS), help="these commands")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     found: dict[str, Any] = {}

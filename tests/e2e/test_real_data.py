@@ -112,3 +112,26 @@ def test_product_vectors_are_means_of_unit_length() -> None:
     made = _real_run.by_product(vectors, {"a": "p", "b": "p", "c": "q"})
     assert made.ids == ("p", "q")
     np.testing.assert_allclose(made.vectors, [[0.5**0.5, 0.5**0.5], [0, 1]], atol=1e-6)
+
+
+@needs_data
+@pytest.mark.slow
+def test_every_seed_runs_the_commands_once_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import real_tasks
+
+    data = small_luma(tmp_path / "data")
+    asked = ["luma", "stamps", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "0", "1"]
+    asked += ["--epochs", "1", "--set", "train.batch_size=8"]
+    found = real_tasks.main([*asked, "--only", "cluster", "--json"])
+    out, err = capsys.readouterr()
+    assert json.loads(out) == found == {"luma": json.loads((tmp_path / "out" / "luma" / "figures.json").read_text())}
+    assert err.count("cluster {model}") == 3  # two seeds, and the model before training
+    assert "stamps: not in" in err
+    lines = {line["figure"]: line for line in found["luma"]}
+    nmi = lines["category, nmi: fused"]
+    assert nmi["mean"] == pytest.approx(np.mean(nmi["per_seed"]))
+    assert nmi["half"] == pytest.approx(12.706 * np.std(nmi["per_seed"], ddof=1) / 2**0.5, rel=1e-3)
+    assert 0 < nmi["untrained"] <= 1
+    again = real_tasks.main([*asked, "--only", "cluster", "--json"])
+    assert again == found
+    assert "cluster {model}" not in capsys.readouterr().err
