@@ -238,6 +238,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True, help="goes on with what is there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipe", help="instead of the task's own, SCALE")
     parser.add_argument("--epochs", type=int, help="instead of the chosen number")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--only", nargs="+", choices=sorted(READERS), help="these commands")

@@ -410,6 +410,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/unit/tasks/test_tasks_blend.py",
     ),
     _m(
+        "what all seen items say counts like what one says",
+        "workflow/recommend_eval.py",
+        "len(texts), repeated=True)",
+        "len(texts))",
+        "tests/unit/workflow/test_workflow_recommending.py",
+    ),
+    _m(
         "a lucky peak is taken for a hill",
         "tasks/blend.py",
         "values = _smooth(np.asarray([self.value(way) for way in ways]))",

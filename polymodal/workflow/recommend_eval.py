@@ -343,7 +343,8 @@ def _word_lists(world: _World, measured: Sequence[Case]) -> list[list[str]] | No
     if not any(map(words_of, texts)):
         world.notes.append("BM25 is left out: no item has words.")
         return None
-    found, _ = Bm25(texts).search(asked, len(texts))
+    # what several items of a history say counts more than what one says
+    found, _ = Bm25(texts).search(asked, len(texts), repeated=True)
     return [
         shortlist([world.ids[at] for at in rows if at >= 0], world.key, case.history, world.wanted.k)
         for rows, case in zip(found.tolist(), measured, strict=True)

@@ -78,12 +78,24 @@ def test_a_part_of_a_chinese_title_is_found():
     assert rows[0].tolist() == [0, -1, -1]
 
 
+def test_a_word_counts_once_or_as_often_as_it_is_said():
+    found = Bm25(["red shoe", "blue shoe", "red red hat"])
+    once, said = found.scores(["red red shoe"])[0], found.scores(["red red shoe"], repeated=True)[0]
+    red, shoe = found.scores(["red"])[0], found.scores(["shoe"])[0]
+    assert once == pytest.approx(red + shoe)
+    assert said == pytest.approx(2 * red + shoe)
+    rows, scores = found.search(["red red shoe"], 3, repeated=True)
+    assert scores[0] == pytest.approx(said[rows[0]])
+
+
 def test_labels_and_groups_are_never_words():
     """A control that reads the labels it is judged by would win for nothing."""
-    record = Record("id9", {"title": "red shoe", "facts": (("size", 4.0), ("tags", "new"), ("tags", "light"))},
+    facts = (("size", 4.0), ("tags", "new"), ("tags", "light"), ("fit", "x 2"))
+    record = Record("id9", {"title": "red shoe", "facts": facts},
                     {"category": "sneaker", "colour": "scarlet"}, "group7")  # fmt: skip
     said = words_of(text_of(record))
-    assert said == ["red", "shoe", "size", "4", "tags", "new", "tags", "light"]
+    # nor names of attributes, which all items say, nor numbers, which are equal by chance
+    assert said == ["red", "shoe", "new", "light", "x", "2"]
     assert text_of(Record("x", {"image": np.zeros((1, 2, 2, 3), np.uint8)})) == ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import micro_catalogue
 import numpy as np
@@ -17,7 +18,9 @@ from polymodal.index import open_index
 from polymodal.service import Cards
 from polymodal.tasks.probability import Isotonic, Platt
 from polymodal.tasks.recommend import Wanted
+from polymodal.tasks.recommend_eval import Case
 from polymodal.types import BadInput, Embeddings, ModelMismatch, Record
+from polymodal.workflow import recommend_eval
 from polymodal.workflow.calibration import FILE, read_calibration, write_calibration
 from polymodal.workflow.indexing import build_index
 from polymodal.workflow.recommend_cases import cases_of_file, cases_of_labels
@@ -299,6 +302,17 @@ def test_measuring_an_index(own_index: Path) -> None:
         evaluate_recommendations(own_index, None, Wanted(), labels=["shap"])
     with pytest.raises(BadInput, match="--labels"):
         evaluate_recommendations(own_index, None, Wanted())
+
+
+def test_words_that_several_seen_items_say_count_more() -> None:
+    said = {"a": "red shoe", "b": "red vase", "c": "shoe", "d": "vase", "e": "red", "f": "hat"}
+    world = SimpleNamespace(
+        ids=list(said), records={name: Record(name, {"title": words}) for name, words in said.items()},
+        notes=[], key=str, wanted=Wanted(3),
+    )  # fmt: skip
+    # red is the commonest word, and would come last if both items said it once
+    case = Case("x", frozenset(["e"]), history=("a", "b"))
+    assert recommend_eval._word_lists(world, [case])[0][0] == "e"
 
 
 def test_links_are_measured_with_the_matching_head_left_out(own_index: Path, tmp_path: Path) -> None:
