@@ -308,7 +308,7 @@ def _finding(
     if THREE in systems:
         pairs.append((THREE, BOTH))
     both, _, three = LEARNT
-    pairs += [pair for pair in ((both, BOTH), (three, both)) if set(pair) <= set(systems)]
+    pairs += [pair for pair in ((both, BOTH), (both, WORDS), (three, both)) if set(pair) <= set(systems)]
     gaps = {(a, b): paired(systems[a].per_query[metric], systems[b].per_query[metric], **options) for a, b in pairs}
     return Finding(judged.name, judged.title, systems, scale, gaps)
 
