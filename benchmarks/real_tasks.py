@@ -100,14 +100,11 @@ def learn(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Pat
     task = TASKS[name](options.data)
     modalities = make_catalogue(name, options.data, folder / "catalogue")
     catalogue = Catalogue.open(folder / "catalogue")
-    recipe = find_recipe(task.recipe, {m: catalogue.modalities[m] for m in modalities}, "tiny").override(
-        [
-            "train.checkpoint_every=1000000",
-            f"train.epochs={options.epochs or task.epochs}",
-            *task.settings,
-            *options.settings,
-        ]
-    )
+    settings = ["train.checkpoint_every=1000000", f"train.epochs={options.epochs or task.epochs}"]
+    # what was chosen for the task's own recipe: of another one, only what is no part of model and objective
+    settings += [one for one in task.settings if not options.recipe or not one.startswith(("model.", "objective."))]
+    recipe = find_recipe(options.recipe or task.recipe, {m: catalogue.modalities[m] for m in modalities}, "tiny")
+    recipe = recipe.override([*settings, *options.settings])
     shards = prepare_data(folder / "catalogue", folder / "shards", recipe, workers=1).folder
     runs = {}
     for seed in [None, *options.seeds]:
