@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LEAST = 20  # queries to learn from
+_MOST = 2000  # a handful of weights needs no more
+_NEAR = 10  # times k: places of each search within which an item may come to the top of the blend
 _STEP = 3  # degrees between two weights that are tried
 _BETTER = 1e-6
 _EDGE = 1e-6  # of probabilities: beyond, their logits say nothing
@@ -64,7 +66,8 @@ class Blend:
 
         Args:
             lists: search -> its lists. relevance: of those queries.
-            k: the right answers among the first k are what counts.
+            k: the right answers among the first k are what counts. Items that no search has among its first 10 k are
+                not looked at, and of more than 2,000 queries that many, evenly spread.
 
         Raises:
             BadInput: fewer than 20 queries for which something right and something wrong is listed.
@@ -72,13 +75,16 @@ class Blend:
         kept = tuple(name for name in lists if name in probable)
         blocks, right, asked = [], [], []
         for query, (rows, x) in enumerate(_candidates(lists, kept)):
-            gain = relevance.gains(np.asarray([query]), rows[None])[0] > 0
+            near = np.isin(rows, np.concatenate([found[query, : _NEAR * k] for found, _ in lists.values()]))
+            gain = relevance.gains(np.asarray([query]), rows[None, near])[0] > 0
             if gain.any() and not gain.all():
-                blocks.append(x)
+                blocks.append(x[near])
                 right.append(gain)
                 asked.append(query)
         if len(blocks) < LEAST:
             raise BadInput("queries", f"at least {LEAST} that find something right, to learn from", len(blocks))
+        spread = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), _MOST)).round().astype(int)).tolist()
+        blocks, right, asked = ([some[at] for at in spread] for some in (blocks, right, asked))
         every = np.concatenate(blocks)
         means, deviations = every.mean(0), every.std(0)
         deviations = np.where(deviations > 0, deviations, 1.0)

@@ -148,6 +148,25 @@ def test_a_feature_that_never_changes_does_no_harm():
     assert np.array_equal(blend.rank(lists, len(CORPUS), 10)[0], lists["a"][0][:, :10])
 
 
+def test_of_many_queries_some_are_enough(monkeypatch):
+    x, relevance, _ = world([1.0, 1.0])
+    lists = {name: ranked(part) for name, part in zip("ab", x, strict=True)}
+    monkeypatch.setattr("polymodal.tasks.blend._MOST", 100)
+    few = Blend.fit(lists, relevance)
+    assert few.queries == 100
+    assert few.weights == pytest.approx([0.5**0.5] * 2, abs=0.15)
+
+
+def test_what_no_search_ranks_high_is_not_looked_at():
+    x, relevance, right = world([1.0, 0.5], 60)
+    lists = {name: ranked(part) for name, part in zip("ab", x, strict=True)}
+    near = np.asarray(
+        [min(int(np.flatnonzero(rows[q] == right[q])[0]) for rows, _ in lists.values()) for q in range(60)]
+    )
+    assert 20 <= (near < 10).sum() < 60
+    assert Blend.fit(lists, relevance, k=1).queries == (near < 10).sum()
+
+
 def test_too_few_queries_are_refused():
     x, relevance, _ = world([1.0], LEAST - 1)
     with pytest.raises(BadInput, match="at least 20"):
