@@ -142,10 +142,7 @@ def run_task(
     """Catalogue, audit, shards, one model a seed, controls: everything as JSON-ready values."""
     task.catalogue(out / "catalogue")
     catalogue = Catalogue.open(out / "catalogue")
-    kinds = {m: catalogue.modalities[m] for m in task.modalities()}
-    recipe = find_recipe(task.recipe, kinds, "tiny").override(
-        ["train.checkpoint_every=1000000", f"train.epochs={epochs or task.epochs}", *task.settings, *extra]
-    )
+    recipe = recipe_of(task, catalogue, extra, epochs)
     findings = audit(catalogue, decoders(recipe))
     shards = prepare_data(out / "catalogue", out / "shards", recipe, workers=1, force=True).folder
     rows = open_rows(shards)
@@ -167,13 +164,28 @@ def run_task(
     }
 
 
+def recipe_of(
+    task: Task, catalogue: Catalogue, extra: Sequence[str] = (), epochs: int | None = None, other: str | None = None
+) -> Recipe:
+    """The recipe of a task, or another one with what was chosen for it that is no part of model and objective."""
+    settings = ["train.checkpoint_every=1000000", f"train.epochs={epochs or task.epochs}"]
+    settings += [one for one in task.settings if not other or not one.startswith(("model.", "objective."))]
+    kinds = {m: catalogue.modalities[m] for m in task.modalities()}
+    return find_recipe(other or task.recipe, kinds, "tiny").override([*settings, *extra])
+
+
+def train_on(recipe: Recipe, shards: Path, run: Path, seed: int, trained: bool = True) -> None:
+    """Train with a seed; not `trained`: one step that changes nothing that can be seen."""
+    settings = [f"data={json.dumps(str(shards))}", f"train.seed={seed}"]
+    settings += [] if trained else ["train.steps=1", "train.learning_rate=1e-9"]
+    train(recipe.override(settings), run)
+
+
 def _learn(
     task: Task, recipe: Recipe, rows: Rows, shards: Path, run: Path, seed: int, on: str, trained: bool = True
 ) -> tuple[Scores, float]:
-    settings = [f"data={json.dumps(str(shards))}", f"train.seed={seed}"]
-    settings += [] if trained else ["train.steps=1", "train.learning_rate=1e-9"]
     begun = time.monotonic()
-    train(recipe.override(settings), run)
+    train_on(recipe, shards, run, seed, trained)
     seconds = time.monotonic() - begun
     return task.measure(Embedder.load(run), rows, on), seconds
 

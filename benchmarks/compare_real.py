@@ -39,6 +39,14 @@ LABELS = {"grocery": "coarse", "luma": "category", "stamps": "category"}
 TASKS = {"grocery": Grocery, "luma": Luma, "stamps": Stamps}
 
 
+def is_there(name: str, data: Path) -> bool:
+    """Whether a set is in `data`; said where it is not."""
+    found = (data / name / "records.parquet").is_file()
+    if not found:
+        print(f"{name}: not in {data}, skipped", file=sys.stderr)
+    return found
+
+
 def make_catalogue(name: str, data: Path, folder: Path) -> tuple[str, ...]:
     """The catalogue of a set in `folder`, once; the modalities that are compared."""
     task = TASKS[name](data)
@@ -53,8 +61,7 @@ def make_catalogue(name: str, data: Path, folder: Path) -> tuple[str, ...]:
 
 def run(name: str, options: argparse.Namespace, console: Console | None) -> Compared | None:
     """One set compared; None where it is not there."""
-    if not (options.data / name / "records.parquet").is_file():
-        print(f"{name}: not in {options.data}, skipped", file=sys.stderr)
+    if not is_there(name, options.data):
         return None
     folder = options.out / name
     own = make_catalogue(name, options.data, folder / "catalogue")

@@ -5,9 +5,9 @@
 
 Trains with the settings of `real_data.py` (which were chosen on the validation split for other figures), then runs the
 commands as a user would, each in a process of its own, for every seed and for the model before training. What a command
-printed as JSON is kept in OUT/NAME/seed-S, and is not computed again when the script goes on. A figure is a mean over
-seeds with a 95 % interval (Student's t over seeds); controls that no seed changes have none. Where a command refuses,
-that is shown in place of its figures.
+printed as JSON is kept in OUT/NAME/seed-S, and is not computed again when the script goes on: another recipe wants
+another OUT. A figure is a mean over seeds with a 95 % interval (Student's t over seeds); controls that no seed changes
+have none. Where a command refuses, that is shown in place of its figures.
 
 What to know when reading:
 
@@ -28,18 +28,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _real_figures import READERS
-from compare_real import LABELS, TASKS, make_catalogue
+from _real_run import recipe_of, train_on
+from compare_real import LABELS, TASKS, is_there, make_catalogue
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
+from polymodal.bench._base import over_seeds
 from polymodal.catalogue.reader import Catalogue
 from polymodal.types import PolymodalError
-from polymodal.workflow.training import find_recipe, prepare_data, train
+from polymodal.workflow.training import prepare_data
 
 UNTRAINED = "untrained"
 LINKS = ("upsell", "related", "crosssell")
@@ -98,21 +98,14 @@ def polymodal(words: Sequence[str]) -> tuple[str, str]:
 def learn(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """Catalogue, shards and one model a seed, each made once; name -> run."""
     task = TASKS[name](options.data)
-    modalities = make_catalogue(name, options.data, folder / "catalogue")
-    catalogue = Catalogue.open(folder / "catalogue")
-    settings = ["train.checkpoint_every=1000000", f"train.epochs={options.epochs or task.epochs}"]
-    # what was chosen for the task's own recipe: of another one, only what is no part of model and objective
-    settings += [one for one in task.settings if not options.recipe or not one.startswith(("model.", "objective."))]
-    recipe = find_recipe(options.recipe or task.recipe, {m: catalogue.modalities[m] for m in modalities}, "tiny")
-    recipe = recipe.override([*settings, *options.settings])
+    make_catalogue(name, options.data, folder / "catalogue")
+    recipe = recipe_of(task, Catalogue.open(folder / "catalogue"), options.settings, options.epochs, options.recipe)
     shards = prepare_data(folder / "catalogue", folder / "shards", recipe, workers=1).folder
     runs = {}
     for seed in [None, *options.seeds]:
         run = folder / (UNTRAINED if seed is None else f"seed-{seed}") / "run"
-        own = [f"data={json.dumps(str(shards))}", f"train.seed={seed or 0}"]
-        own += ["train.steps=1", "train.learning_rate=1e-9"] if seed is None else []
         if not (run / "model").is_dir():
-            train(recipe.override(own), run)
+            train_on(recipe, shards, run, seed or 0, trained=seed is not None)
         runs[run.parent.name] = run
     return runs
 
@@ -182,12 +175,13 @@ def summarise(models: Mapping[str, Mapping[str, dict[str, float] | str]]) -> lis
         for figure in first:
             values = [one.get(figure, math.nan) for one in all_of if not isinstance(one, str)]
             values = [value for value in values if not math.isnan(value)]
+            cell = over_seeds(values)
             lines.append(
                 {
                     "command": command,
                     "figure": figure,
-                    "mean": float(np.mean(values)) if values else None,
-                    "half": _half(values),
+                    "mean": cell.mean if cell.n else None,
+                    "half": cell.high - cell.mean if len(set(values)) > 1 else None,
                     "per_seed": values,
                     UNTRAINED: _known(before, figure),
                 }
@@ -198,12 +192,6 @@ def summarise(models: Mapping[str, Mapping[str, dict[str, float] | str]]) -> lis
 def _known(found: dict[str, float] | str, figure: str) -> float | None:
     value = math.nan if isinstance(found, str) else found.get(figure, math.nan)
     return None if math.isnan(value) else value
-
-
-def _half(values: Sequence[float]) -> float | None:
-    if len(values) < 2 or np.ptp(values) == 0:
-        return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def show(name: str, lines: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -243,8 +231,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     found: dict[str, Any] = {}
     for name in options.names:
-        if not (options.data / name / "records.parquet").is_file():
-            print(f"{name}: not in {options.data}, skipped", file=sys.stderr)
+        if not is_there(name, options.data):
             continue
         folder = options.out / name
         links_of(options.data / name, folder / "links")

@@ -109,10 +109,8 @@ class Bm25:
         """(Q, C); 0 where no word is shared. repeated: words count as often as the query says them."""
         out = np.zeros((len(queries), self.size), np.float32)
         for row, query in enumerate(queries):
-            said = words_of(query)
-            known = [
-                self.vocabulary[word] for word in (said if repeated else dict.fromkeys(said)) if word in self.vocabulary
-            ]
+            said = words_of(query) if repeated else dict.fromkeys(words_of(query))
+            known = [self.vocabulary[word] for word in said if word in self.vocabulary]
             if known:
                 out[row] = self._scorer.get_scores_from_ids(known)
         return out
