@@ -754,6 +754,34 @@ MUTATIONS: tuple[Mutation, ...] = (
         "several = compared.sum(1) > 1",
         "tests/unit/tasks/test_tasks_outliers.py",
     ),
+    _m(
+        "variants of a product drawn as if they were independent",
+        "evaluate/intervals.py",
+        "        yield weights[:, clusters]\n",
+        "        yield _draw(np.random.default_rng(seed), n, len(weights))\n",
+        "tests/unit/evaluate/test_evaluate_intervals.py",
+    ),
+    _m(
+        "a resample of groups divided by the number of all rows",
+        "evaluate/intervals.py",
+        "counted = weights @ known.astype(np.float32)",
+        "counted = known.sum(0).astype(np.float32)",
+        "tests/unit/evaluate/test_evaluate_intervals.py",
+    ),
+    _m(
+        "the jackknife leaves items out, not groups",
+        "tasks/clusters.py",
+        "each = np.arange(len(cells)) if units is None or int(units.max()) == 0 else units",
+        "each = np.arange(len(cells))",
+        "tests/unit/tasks/test_tasks_clusters.py",
+    ),
+    _m(
+        "commands that do not know the groups of the data",
+        "workflow/opened.py",
+        "return {i: group for i, group in names if group is not None}",
+        "return {i: group for i, group in names if group is None and group is not None}",
+        "tests/unit/workflow/test_workflow_groups.py",
+    ),
 )
 
 

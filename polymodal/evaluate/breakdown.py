@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polymodal.evaluate.intervals import Interval, interval
+from polymodal.evaluate.intervals import Interval, Together, clusters_of, interval
 from polymodal.evaluate.values import Result, Subset, subset_name
 
 __all__ = ["GroupScore", "breakdown", "by_band", "by_pattern", "label_bands"]
@@ -23,28 +23,43 @@ class GroupScore(Result):
 
 
 def breakdown(
-    values: Mapping[str, float], groups: Mapping[str, str], *, resamples: int = 1000, seed: int = 0
+    values: Mapping[str, float],
+    groups: Mapping[str, str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    together: Together = None,
 ) -> tuple[GroupScore, ...]:
     """Mean of `values` (id -> figure) in every group (id -> name), largest group first, then by name.
 
     Items without a group or with NaN are left out.
+
+    Args:
+        together: id -> group of items that are no independent observations: of the intervals.
     """
-    members: dict[str, list[float]] = {}
+    members: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         if name in groups and np.isfinite(value):
-            members.setdefault(groups[name], []).append(float(value))
+            members.setdefault(groups[name], {})[name] = float(value)
     ordered = sorted(members, key=lambda g: (-len(members[g]), g))
-    return tuple(
-        GroupScore(g, len(members[g]), interval(np.asarray(members[g]), resamples=resamples, seed=seed))
-        for g in ordered
-    )
+    out = []
+    for group in ordered:
+        found, clusters = np.asarray(list(members[group].values())), clusters_of(list(members[group]), together)
+        out.append(GroupScore(group, len(found), interval(found, resamples=resamples, seed=seed, clusters=clusters)))
+    return tuple(out)
 
 
 def by_pattern(
-    values: Mapping[str, float], presence: Mapping[str, Subset], *, resamples: int = 1000, seed: int = 0
+    values: Mapping[str, float],
+    presence: Mapping[str, Subset],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    together: Together = None,
 ) -> tuple[GroupScore, ...]:
     """`breakdown` by which modalities an item has."""
-    return breakdown(values, {i: subset_name(p) for i, p in presence.items()}, resamples=resamples, seed=seed)
+    patterns = {i: subset_name(p) for i, p in presence.items()}
+    return breakdown(values, patterns, resamples=resamples, seed=seed, together=together)
 
 
 def label_bands(counts: Mapping[str, int], *, head: float = 0.5, torso: float = 0.8) -> dict[str, str]:
@@ -72,9 +87,10 @@ def by_band(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> tuple[GroupScore, ...]:
     """`breakdown` by head, torso and tail of the labels; a label that `counts` lacks is tail. In that order."""
     bands = label_bands(counts)
     groups = {i: bands.get(label, "tail") for i, label in labels.items()}
-    found = breakdown(values, groups, resamples=resamples, seed=seed)
+    found = breakdown(values, groups, resamples=resamples, seed=seed, together=together)
     return tuple(sorted(found, key=lambda g: ("head", "torso", "tail").index(g.name)))

@@ -12,7 +12,19 @@ import numpy.typing as npt
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings
 
-__all__ = ["Clustering", "KMeans", "ari", "cluster", "k_means", "nmi", "purity"]
+__all__ = [
+    "Clustering",
+    "KMeans",
+    "ari",
+    "ari_of",
+    "cluster",
+    "contingency",
+    "k_means",
+    "nmi",
+    "nmi_of",
+    "purity",
+    "purity_of",
+]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -128,7 +140,7 @@ def _fill_empty(assigned: Ints, distance: Floats, k: int) -> None:
         sizes[empty] += 1
 
 
-def _table(truth: Sequence[object], assigned: Sequence[object]) -> Floats:
+def contingency(truth: Sequence[object], assigned: Sequence[object]) -> Floats:
     """Contingency table: (labels, clusters) counts."""
     if len(truth) != len(assigned) or len(truth) == 0:
         raise BadInput("labels, clusters", "two non-empty sequences of one length", f"{len(truth)} and {len(assigned)}")
@@ -143,8 +155,12 @@ def nmi(truth: Sequence[object], assigned: Sequence[object]) -> float:
 
     Source: Strehl & Ghosh 2002 with the arithmetic mean (scikit-learn's default since 0.22).
     """
-    share = _table(truth, assigned)
-    share /= share.sum()
+    return nmi_of(contingency(truth, assigned))
+
+
+def nmi_of(counts: Floats) -> float:
+    """`nmi` of a contingency table."""
+    share = counts / counts.sum()
     left, right = share.sum(1), share.sum(0)
     entropies = _entropy(left) + _entropy(right)
     if entropies == 0:
@@ -160,13 +176,21 @@ def _entropy(share: Floats) -> float:
 
 def purity(truth: Sequence[object], assigned: Sequence[object]) -> float:
     """Share of items that have the most frequent label of their cluster, in (0, 1]."""
-    counts = _table(truth, assigned)
+    return purity_of(contingency(truth, assigned))
+
+
+def purity_of(counts: Floats) -> float:
+    """`purity` of a contingency table."""
     return float(counts.max(0).sum() / counts.sum())
 
 
 def ari(truth: Sequence[object], assigned: Sequence[object]) -> float:
     """Adjusted Rand index, 0 expected by chance, 1 for equal partitions. Source: Hubert & Arabie 1985."""
-    counts = _table(truth, assigned)
+    return ari_of(contingency(truth, assigned))
+
+
+def ari_of(counts: Floats) -> float:
+    """`ari` of a contingency table."""
 
     def pairs(n: Floats) -> float:
         return float((n * (n - 1) / 2).sum())

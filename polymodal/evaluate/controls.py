@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Difference, Floats, Interval, interval, paired
+from polymodal.evaluate.intervals import Difference, Floats, Interval, Together, clusters_of, interval, paired
 from polymodal.evaluate.probe import knn_votes
 from polymodal.evaluate.relevance import by_key
 from polymodal.evaluate.retrieval import judge, measure
@@ -252,6 +252,7 @@ def compare_controls(
     k: int = 10,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Comparison:
     """Every control on every subset it shares with the reference, with paired bootstrap differences.
 
@@ -260,6 +261,7 @@ def compare_controls(
             vectors made from whatever each item has; a control "image alone" is the image vectors under AS_IS.
         labels: id -> label.
         reference: the control that all others are compared with.
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Returns:
         Scores on each control's own items; differences on the items both have (scored again on these).
@@ -270,7 +272,7 @@ def compare_controls(
         raise BadInput("controls", f"vectors of {reference!r}", sorted(controls))
     modalities = frozenset[str]().union(*controls[reference])
     bench = _Bench(controls, labels, modalities, equivalents, k)
-    options = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed}
     scores: list[ControlScore] = []
     differences: list[ControlDifference] = []
     values: dict[tuple[str, Subset, str], Mapping[str, float]] = {}
@@ -279,17 +281,18 @@ def compare_controls(
         for subset in subset_order(s for s in given if s in controls[reference] and len(given[s])):
             ids = given[subset].ids
             for metric, found in bench.scores(control, subset, ids).items():
-                scores.append(ControlScore(control, subset, metric, interval(found, **options)))
+                own = interval(found, clusters=clusters_of(ids, together), **options)
+                scores.append(ControlScore(control, subset, metric, own))
                 values[control, subset, metric] = dict(zip(ids, found.tolist(), strict=True))
             if control == reference:
                 continue
             shared = _shared(controls[reference][subset].ids, ids)
             ours, theirs = (bench.scores(name, subset, shared) for name in (reference, control))
             for metric in [m for m in METRICS if m in ours and m in theirs]:
-                gap = paired(ours[metric], theirs[metric], **options)
+                gap = paired(ours[metric], theirs[metric], clusters=clusters_of(shared, together), **options)
                 differences.append(ControlDifference(control, subset, metric, gap))
                 gaps[control, subset, metric] = dict(zip(shared, (ours[metric] - theirs[metric]).tolist(), strict=True))
-    sizes = _by_size(list(controls), reference, values, gaps, options)
+    sizes = _by_size(list(controls), reference, values, gaps, together, options)
     return Comparison(reference, label, tuple(scores), tuple(differences), sizes, values)
 
 
@@ -305,29 +308,34 @@ def _by_size(
     reference: str,
     values: Mapping[tuple[str, Subset, str], Mapping[str, float]],
     gaps: Mapping[tuple[str, Subset, str], Mapping[str, float]],
-    options: Mapping[str, int],
+    together: Together,
+    options: Any,
 ) -> tuple[SizeScore, ...]:
     out: list[SizeScore] = []
     sizes = sorted({len(subset) for _, subset, _ in values if subset})
     for control in controls:
         for size in sizes:
             for metric in METRICS:
-                score = _item_means(values, control, size, metric)
+                ids, score = _item_means(values, control, size, metric)
                 if not len(score):
                     continue
-                gap = _item_means(gaps, control, size, metric)
-                against = None if control == reference else paired(gap, np.zeros(len(gap)), **options)
-                out.append(SizeScore(control, size, metric, interval(score, **options), against))
+                shared, gap = _item_means(gaps, control, size, metric)
+                against = None
+                if control != reference:
+                    against = paired(gap, np.zeros(len(gap)), clusters=clusters_of(shared, together), **options)
+                whole = interval(score, clusters=clusters_of(ids, together), **options)
+                out.append(SizeScore(control, size, metric, whole, against))
     return tuple(out)
 
 
 def _item_means(
     values: Mapping[tuple[str, Subset, str], Mapping[str, float]], control: str, size: int, metric: str
-) -> Floats:
+) -> tuple[list[str], Floats]:
+    """Ids, and their means over the subsets of one size."""
     total: dict[str, list[float]] = {}
     for (name, subset, kind), found in values.items():
         if (name, len(subset), kind) == (control, size, metric):
             for item, value in found.items():
                 if np.isfinite(value):
                     total.setdefault(item, []).append(value)
-    return np.asarray([float(np.mean(v)) for v in total.values()], np.float64)
+    return list(total), np.asarray([float(np.mean(v)) for v in total.values()], np.float64)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Floats, Interval, intervals
+from polymodal.evaluate.intervals import Clusters, Floats, Interval, intervals, within
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, MissingExtra
 
@@ -129,6 +129,7 @@ def split_pair(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    clusters: Clusters = None,
 ) -> PairSplit:
     """What two sources tell apart and together, from `information_gain` of each and of both.
 
@@ -147,20 +148,23 @@ def split_pair(
     Args:
         gains: of A, of B, of A and B together, (n,) each, of the same items; NaN rows are left out.
         entropy: of the label, bits.
+        clusters: (n,) items that are no independent observations: of the intervals.
 
     Source: Ince 2017, "Measuring multivariate redundant information with pointwise common change in surprisal".
     Differences: gains of probes in place of a known distribution, and the joint as it is: there it is the one of the
     largest entropy that has the same pairs.
     Raises: BadInput: no item can be judged.
     """
-    a, b, both = np.stack(gains)[:, np.isfinite(np.stack(gains)).all(0)]
+    judged = np.asarray(np.isfinite(np.stack(gains)).all(0), np.bool_)
+    a, b, both = np.stack(gains)[:, judged]
     if not len(a):
         raise BadInput("gains", "at least one item that can be judged", "none")
     common = a + b - both
     signs = np.sign(np.where(np.abs(np.stack([a, b, both, common])) > 1e-9, np.stack([a, b, both, common]), 0.0))
     shared = np.where(np.abs(signs.sum(0)) == 4, common, 0.0)
     columns = np.stack([a, b, both, shared, a - shared, b - shared, both - a - b + shared], 1)
-    return PairSplit(*names, len(a), entropy, *intervals(columns, resamples=resamples, seed=seed))
+    found = intervals(columns, resamples=resamples, seed=seed, clusters=within(clusters, judged))
+    return PairSplit(*names, len(a), entropy, *found)
 
 
 def label_entropy(probe: ProbabilityProbe) -> float:

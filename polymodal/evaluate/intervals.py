@@ -1,8 +1,12 @@
-"""Bootstrap intervals over queries, for one figure and for the paired difference of two."""
+"""Bootstrap intervals over queries or items, for one figure and for the paired difference of two.
+
+Items of one group, such as the colours of one shirt, are no independent observations: where a question is answered
+right for one of them it mostly is for all. Whole groups are drawn, then, wherever groups are known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,10 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate.values import Result
+from polymodal.types import BadInput
 
-__all__ = ["Difference", "Floats", "Interval", "interval", "intervals", "paired", "resample_weights"]
+__all__ = [
+    "Clusters",
+    "Difference",
+    "Floats",
+    "Interval",
+    "Together",
+    "bounds",
+    "clusters_of",
+    "interval",
+    "intervals",
+    "paired",
+    "resample_weights",
+    "resampled_means",
+    "within",
+]
 
 Floats = npt.NDArray[np.float64]
+# id -> group, of the items that are drawn together
+Together = Mapping[str, str] | None
+# (n,) the code of each row's group; None: each row is one of its own
+Clusters = npt.NDArray[np.int64] | None
 
 # numbers of one block of resampling weights (float32): 16 MB, whatever the number of queries
 _BLOCK = 4_000_000
@@ -61,18 +84,47 @@ class Difference(Result):
         return "second" if self.high < 0 else "unclear"
 
 
-def resample_weights(n: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
+def clusters_of(ids: Sequence[str], together: Together) -> Clusters:
+    """The group of each of n ids as a code, (n,); an id without a group is one of its own. None where all are."""
+    known = together or {}
+    names = [("group", known[i]) if i in known else ("id", i) for i in ids]
+    code = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    return np.asarray([code[name] for name in names], np.int64) if len(code) < len(names) else None
+
+
+def resample_weights(n: int, resamples: int, seed: int, clusters: Clusters = None) -> Iterator[npt.NDArray[np.float32]]:
     """How often each of n queries is drawn in each resample: blocks (r, n), r summing up to `resamples`.
 
-    Rows sum to n. The same (n, resamples, seed) gives the same weights, so figures over one set of queries are paired.
+    Without clusters rows sum to n. With them, as many clusters are drawn as there are, each with all of its queries,
+    so that rows sum to n in the mean only and a figure is to be divided by what was drawn. One cluster alone would
+    leave nothing to draw from: then queries are drawn.
+
+    The same arguments give the same weights, so figures over one set of queries are paired.
+
+    Args:
+        clusters: (n,) codes from 0.
+
+    Source: Davison & Hinkley 1997, section 3.8, the first stage of two: whole clusters, as they are.
     """
-    if n * resamples <= _BLOCK:
-        yield _small_weights(n, resamples, seed)
+    units = n if clusters is None else int(clusters.max(initial=-1)) + 1
+    if clusters is None or units == 1:
+        yield from _unit_weights(n, n, resamples, seed)
         return
-    generator = np.random.default_rng([seed, n])
-    step = max(1, _BLOCK // n)
+    if len(clusters) != n:
+        raise BadInput("clusters", f"{n}, one for each value", len(clusters))
+    for weights in _unit_weights(units, n, resamples, seed):
+        yield weights[:, clusters]
+
+
+def _unit_weights(units: int, columns: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
+    """How often each of some units is drawn, in blocks that leave room for so many columns."""
+    if columns * resamples <= _BLOCK:
+        yield _small_weights(units, resamples, seed)
+        return
+    generator = np.random.default_rng([seed, units])
+    step = max(1, _BLOCK // columns)
     for start in range(0, resamples, step):
-        yield _draw(generator, n, min(step, resamples - start))
+        yield _draw(generator, units, min(step, resamples - start))
 
 
 @lru_cache(maxsize=16)
@@ -87,60 +139,90 @@ def _draw(generator: np.random.Generator, n: int, rows: int) -> npt.NDArray[np.f
     return np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float32)
 
 
-def resampled_means(values: Floats, resamples: int, seed: int) -> Floats:
+def resampled_means(values: Floats, resamples: int, seed: int, clusters: Clusters = None) -> Floats:
     """Means of the columns of `values` (n, m) in every resample: (resamples, m). NaN cells are left out of the mean."""
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
-    complete = bool(known.all())
     blocks = []
-    for weights in resample_weights(len(values), resamples, seed):
-        counted = float(len(values)) if complete else weights @ known.astype(np.float32)
+    for weights in resample_weights(len(values), resamples, seed, clusters):
+        counted = weights @ known.astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             blocks.append(np.asarray(weights @ filled / counted, np.float64))
     return np.concatenate(blocks)
 
 
-def intervals(values: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> list[Interval]:
+def intervals(
+    values: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95, clusters: Clusters = None
+) -> list[Interval]:
     """Percentile bootstrap of the mean of every column.
 
     Args:
         values: (n, m), one row per query; NaN where a query cannot be judged.
         resamples: bootstrap resamples; 0 gives intervals without width.
         level: coverage, in (0, 1).
+        clusters: (n,) rows that are drawn together (`clusters_of`).
 
     Returns:
-        m intervals. Source: Efron 1979, percentile method (queries drawn with replacement, one draw for all columns).
+        m intervals. Source: Efron 1979, percentile method (queries, or clusters of them, drawn with replacement, one
+        draw for all columns).
     """
     counts = np.isfinite(values).sum(0)
     means = _column_means(values)
     if resamples == 0 or len(values) == 0:
         return [Interval(float(m), float(m), float(m), int(c)) for m, c in zip(means, counts, strict=True)]
-    low, high = _percentiles(resampled_means(values, resamples, seed), level)
+    low, high = _percentiles(resampled_means(values, resamples, seed, clusters), level)
     return [Interval(float(m), float(a), float(b), int(c)) for m, a, b, c in zip(means, low, high, counts, strict=True)]
 
 
-def interval(values: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def interval(
+    values: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95, clusters: Clusters = None
+) -> Interval:
     """`intervals` of one column (n,)."""
-    return intervals(np.asarray(values, np.float64)[:, None], resamples=resamples, seed=seed, level=level)[0]
+    column = np.asarray(values, np.float64)[:, None]
+    return intervals(column, resamples=resamples, seed=seed, level=level, clusters=clusters)[0]
 
 
-def paired(first: Floats, second: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
+def paired(
+    first: Floats,
+    second: Floats,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    clusters: Clusters = None,
+) -> Difference:
     """Paired bootstrap of mean(first - second).
 
     Args:
         first, second: (n,) the two figures of the same queries in the same order; pairs with a NaN are left out.
+        clusters: (n,) rows that are drawn together.
     """
     gap = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    clusters = within(clusters, np.isfinite(gap))
     gap = gap[np.isfinite(gap)]
     if len(gap) == 0:
         return Difference(float("nan"), float("nan"), float("nan"), 0, 0.5)
     if resamples == 0:
         mean = float(gap.mean())
         return Difference(mean, mean, mean, len(gap), (float(np.sign(mean)) + 1) / 2)
-    drawn = resampled_means(gap[:, None], resamples, seed)
+    drawn = resampled_means(gap[:, None], resamples, seed, clusters)
     low, high = _percentiles(drawn, level)
     above = float((drawn > 0).mean() + 0.5 * (drawn == 0).mean())
     return Difference(float(gap.mean()), float(low[0]), float(high[0]), len(gap), above)
+
+
+def within(clusters: Clusters, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Clusters:
+    """The clusters of some rows (mask or numbers), with codes from 0; None for none."""
+    if clusters is None:
+        return None
+    return np.asarray(np.unique(clusters[rows], return_inverse=True)[1], np.int64).reshape(-1)
+
+
+def bounds(whole: float, drawn: Floats, n: int) -> Interval:
+    """The percentile interval (95 %) of a figure from its resamples; those that say nothing (NaN) are left out."""
+    kept = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(kept, [2.5, 97.5]) if len(kept) else (whole, whole)
+    return Interval(whole, float(low), float(high), n)
 
 
 def _column_means(values: Floats) -> Floats:

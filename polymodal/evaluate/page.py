@@ -43,7 +43,8 @@ def page(result: Report, *, seed: int = 0) -> str:
         f'<nav aria-label="Contents"><strong>Contents</strong><ol>{links}</ol></nav><main>'
         f'<header><p class="eyebrow">polymodal evaluation</p><h1>{esc(result.title)}</h1>'
         f'<span class="command">Made by <code>{esc(result.command)}</code></span></header>'
-        f"{body}<footer>{notes}<p>{made}Intervals are 95 % percentile bootstrap intervals over items. "
+        f"{body}<footer>{notes}<p>{made}Intervals are 95 % percentile bootstrap intervals over items, "
+        "over groups where items have one. "
         "All search is exact; ties are ordered by id.</p></footer></main></div></body></html>\n"
     )
 

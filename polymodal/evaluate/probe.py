@@ -12,7 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate.breakdown import GroupScore, breakdown, label_bands
-from polymodal.evaluate.intervals import Floats, Interval, interval, resample_weights
+from polymodal.evaluate.intervals import (
+    Clusters,
+    Floats,
+    Interval,
+    Together,
+    bounds,
+    clusters_of,
+    interval,
+    resample_weights,
+    resampled_means,
+)
 from polymodal.evaluate.topk import top_k
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput, Embeddings, MissingExtra
@@ -108,6 +118,7 @@ def knn_probe(
     name: str = "label",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Classification:
     """Label of each tested item by its k nearest training items (cosine of unit vectors).
 
@@ -115,6 +126,7 @@ def knn_probe(
         test: None classifies the training items themselves, each without itself (leave one out).
         labels: id -> label; items without one are left out.
         k: 1 is the plain nearest neighbour.
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Raises:
         BadInput: no labelled item to learn from or to test.
@@ -130,9 +142,8 @@ def knn_probe(
     votes = knn_votes(finite, np.where(rows >= 0, held[rows], -1), len(names), weighted=weighted)
     settings = {"k": k, "weighted": weighted, "leave one out": test is None}
     answers = [names[v] for v in votes.argmax(1)]
-    return classified(
-        name, "k-NN", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
-    )
+    options: Any = {"resamples": resamples, "seed": seed, "together": together}
+    return classified(name, "k-NN", settings, _counts(known, labels), tested.ids, answers, labels, **options)
 
 
 def linear_probe(
@@ -145,6 +156,7 @@ def linear_probe(
     name: str = "label",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Classification:
     """Multinomial logistic regression on standardised vectors.
 
@@ -152,6 +164,7 @@ def linear_probe(
         validation: chooses the penalty; None holds out a seeded fifth of the training items for that.
         penalties: candidates for C, the inverse strength of the L2 penalty. The classifier is fitted again on all
             training (not validation) items with the best; ties go to the stronger penalty.
+        together: as in `knn_probe`.
 
     Raises:
         BadInput: fewer than two labels; no labelled item.
@@ -165,9 +178,8 @@ def linear_probe(
         "tuned on": "validation" if validation is not None else "a fifth of the training items",
         "converged": fit.converged,
     }
-    return classified(
-        name, "linear", settings, _counts(known, labels), tested.ids, answers, labels, resamples=resamples, seed=seed
-    )
+    options: Any = {"resamples": resamples, "seed": seed, "together": together}
+    return classified(name, "linear", settings, _counts(known, labels), tested.ids, answers, labels, **options)
 
 
 @dataclass(frozen=True)
@@ -234,11 +246,12 @@ def ridge_probe(
     name: str = "number",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Regression:
     """Ridge regression of a number on standardised vectors, penalty by exact leave-one-out error.
 
     Args:
-        values: id -> number; items without one are left out.
+        values: id -> number; items without one are left out. together: as in `knn_probe`.
 
     Source: Allen 1974 (PRESS); the left-out residual of row i is (y_i - f_i) / (1 - h_i).
     Raises: BadInput: no item to learn from or to test, or a value that is not finite.
@@ -260,10 +273,12 @@ def ridge_probe(
     best = penalties[int(np.argmin(errors))]
     slope = right.T @ (sizes / (sizes**2 + best) * projected)
     answer = ((tested.vectors - centre) / spread) @ slope + target.mean()
-    return Regression(name, best, len(target), len(truth), _r2(truth, answer, resamples, seed))
+    return Regression(
+        name, best, len(target), len(truth), _r2(truth, answer, resamples, seed, clusters_of(tested.ids, together))
+    )
 
 
-def _r2(truth: Floats, answer: Floats, resamples: int, seed: int) -> Interval:
+def _r2(truth: Floats, answer: Floats, resamples: int, seed: int, clusters: Clusters) -> Interval:
     columns = np.stack([(truth - answer) ** 2, truth, truth**2], 1)
 
     def score(means: Floats) -> Floats:
@@ -273,14 +288,8 @@ def _r2(truth: Floats, answer: Floats, resamples: int, seed: int) -> Interval:
 
     n = len(truth)
     whole = float(score(columns.mean(0, keepdims=True))[0])
-    drawn = [score(w @ columns / n) for w in resample_weights(n, resamples, seed)] if resamples else []
-    return _bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), n)
-
-
-def _bounds(whole: float, drawn: Floats, n: int) -> Interval:
-    kept = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(kept, [2.5, 97.5]) if len(kept) else (whole, whole)
-    return Interval(whole, float(low), float(high), n)
+    drawn = score(resampled_means(columns, resamples, seed, clusters)) if resamples else np.asarray([whole])
+    return bounds(whole, drawn, n)
 
 
 def classified(
@@ -294,13 +303,16 @@ def classified(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Classification:
     """The Classification that some answers make.
 
     Args:
         counts: label -> items that were learnt from. test_ids, answers: who was asked, and the labels answered.
-        labels: id -> label, of all `test_ids`.
+        labels: id -> label, of all `test_ids`. together: as in `knn_probe`.
     """
+    options: Any = {"resamples": resamples, "seed": seed}
+    clusters = clusters_of(test_ids, together)
     truth = [labels[i] for i in test_ids]
     right = np.asarray([a == t for a, t in zip(answers, truth, strict=True)], np.float64)
     scored = dict(zip(test_ids, right, strict=True))
@@ -314,17 +326,17 @@ def classified(
         sum(counts.values()),
         len(test_ids),
         sum(t not in counts for t in truth),
-        interval(right, resamples=resamples, seed=seed),
-        _balanced(right, truth, resamples, seed),
+        interval(right, clusters=clusters, **options),
+        _balanced(right, truth, resamples, seed, clusters),
         sum(t == most for t in truth) / len(truth),
-        breakdown(scored, {i: labels[i] for i in test_ids}, resamples=resamples, seed=seed),
-        breakdown(scored, {i: bands.get(labels[i], "tail") for i in test_ids}, resamples=resamples, seed=seed),
+        breakdown(scored, {i: labels[i] for i in test_ids}, together=together, **options),
+        breakdown(scored, {i: bands.get(labels[i], "tail") for i in test_ids}, together=together, **options),
         {i: bool(r) for i, r in scored.items()},
         dict(zip(test_ids, answers, strict=True)),
     )
 
 
-def _balanced(right: Floats, truth: Sequence[str], resamples: int, seed: int) -> Interval:
+def _balanced(right: Floats, truth: Sequence[str], resamples: int, seed: int, clusters: Clusters) -> Interval:
     """Mean recall over labels; a resample averages over the labels it drew."""
     names, codes = np.unique(np.asarray(truth), return_inverse=True)
     member = np.eye(len(names))[codes]
@@ -335,8 +347,9 @@ def _balanced(right: Floats, truth: Sequence[str], resamples: int, seed: int) ->
             return np.asarray(np.nanmean((weights @ (member * right[:, None])) / size, 1), np.float64)
 
     whole = float(score(np.ones((1, len(right))))[0])
-    drawn = [score(w.astype(np.float64)) for w in resample_weights(len(right), resamples, seed)] if resamples else []
-    return _bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), len(right))
+    blocks = resample_weights(len(right), resamples, seed, clusters) if resamples else ()
+    drawn = [score(weights.astype(np.float64)) for weights in blocks]
+    return bounds(whole, np.concatenate(drawn) if drawn else np.asarray([whole]), len(right))
 
 
 def _counts(embeddings: Embeddings, labels: Mapping[str, str]) -> Counter[str]:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Floats, Interval, intervals
+from polymodal.evaluate.intervals import Floats, Interval, Together, clusters_of, intervals
 from polymodal.evaluate.relevance import Relevance
 from polymodal.evaluate.topk import Ties, top_k
 from polymodal.evaluate.values import Result
@@ -209,6 +209,7 @@ def retrieve(
     drop_query: Literal["before", "after"] = "before",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
     block: int | None = None,
 ) -> Retrieval:
     """Rank the corpus for every query, exactly, and measure.
@@ -220,6 +221,7 @@ def retrieve(
         drop_query: `after` takes the top `depth` first and then removes the query from its own list, which leaves
             depth - 1 answers: what SCALE's released code does.
         resamples: bootstrap resamples (95 % percentile interval); seed: of the bootstrap.
+        together: query id -> group of queries that are no independent observations: of the intervals.
         block: queries ranked at a time; by default as many as keep four million places, whatever the corpus.
 
     Raises:
@@ -235,7 +237,7 @@ def retrieve(
         found, _ = top_k(queries.vectors[rows], corpus.vectors, wanted, ids=ties, exclude=exclude)
         parts.append(_columns(relevance, rows, found if exclude is not None else _remove(found, own), metrics, ap))
     columns = np.concatenate(parts)
-    return _summary(queries.ids, len(corpus), relevance, metrics, columns, resamples, seed)
+    return _summary(queries.ids, len(corpus), relevance, metrics, columns, resamples, seed, together)
 
 
 def measure_lists(
@@ -248,6 +250,7 @@ def measure_lists(
     ap: AP = "standard",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Retrieval:
     """`retrieve` for lists that something else ranked.
 
@@ -262,7 +265,7 @@ def measure_lists(
     for start in range(0, len(queries), _QUERIES):
         some = np.arange(start, min(start + _QUERIES, len(queries)))
         parts.append(_columns(relevance, some, rows[some], metrics, ap))
-    return _summary(tuple(queries), corpus, relevance, metrics, np.concatenate(parts), resamples, seed)
+    return _summary(tuple(queries), corpus, relevance, metrics, np.concatenate(parts), resamples, seed, together)
 
 
 def _columns(relevance: Relevance, queries: Ints, rows: Ints, metrics: Sequence[str], ap: AP) -> Floats:
@@ -279,8 +282,9 @@ def _summary(
     columns: Floats,
     resamples: int,
     seed: int,
+    together: Together,
 ) -> Retrieval:
-    figures = intervals(columns, resamples=resamples, seed=seed)
+    figures = intervals(columns, resamples=resamples, seed=seed, clusters=clusters_of(queries, together))
     return Retrieval(
         len(queries),
         corpus,

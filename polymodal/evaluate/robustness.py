@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from polymodal.evaluate.controls import (
     mean_fusion,
     random_like,
 )
-from polymodal.evaluate.intervals import Floats, Interval, interval, intervals
+from polymodal.evaluate.intervals import Floats, Interval, Together, clusters_of, interval, intervals
 from polymodal.evaluate.relevance import by_id, by_key
 from polymodal.evaluate.retrieval import chance, judge, measure
 from polymodal.evaluate.topk import rank_of, top_k
@@ -100,6 +100,7 @@ def subset_matrix(
     pairs: Literal["disjoint", "all"] = "disjoint",
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> SubsetMatrix:
     """Instance retrieval between subsets of modalities.
 
@@ -110,6 +111,7 @@ def subset_matrix(
         subsets: subset -> vectors of the items that have all of it, one width. AS_IS is ignored.
         equivalents: id -> group or content digest; None or no entry = only itself.
         pairs: `disjoint` subsets only, or all (overlapping ones share evidence and are easier).
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Raises: BadInput: no subset with items.
     """
@@ -122,7 +124,7 @@ def subset_matrix(
         for query in order
         for target in order
         if (pairs == "all" or not query & target)
-        and (cell := _cell(query, target, filled, equivalents, resamples, seed)) is not None
+        and (cell := _cell(query, target, filled, equivalents, resamples, seed, together)) is not None
     ]
     return SubsetMatrix(tuple(sorted(frozenset[str]().union(*order))), tuple(cells))
 
@@ -134,6 +136,7 @@ def _cell(
     equivalents: Mapping[str, str | None] | None,
     resamples: int,
     seed: int,
+    together: Together,
 ) -> Cell | None:
     left, right = subsets[query], subsets[target]
     at = {name: row for row, name in enumerate(right.ids)}
@@ -149,7 +152,7 @@ def _cell(
         found, _ = top_k(left.vectors[rows], right.vectors, len(right), ids=right.ids)
         judged = judge(relevance, every, found)
         values = np.stack([measure(judged, metric) for metric in MATRIX_METRICS], 1)
-    figures = intervals(values, resamples=resamples, seed=seed)
+    figures = intervals(values, resamples=resamples, seed=seed, clusters=clusters_of(ids, together))
     luck = {m: v for m in MATRIX_METRICS if (v := chance(m, relevance, len(right))) is not None}
     return Cell(query, target, len(rows), len(right), dict(zip(MATRIX_METRICS, figures, strict=True)), luck)
 
@@ -168,16 +171,20 @@ def subset_scores(
     k: int = 10,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> tuple[SubsetScore, ...]:
     """Label retrieval and k-NN classification within every subset's vectors, the query left out; AS_IS included.
 
     Args:
         subsets: subset -> vectors; labels: id -> label; k: neighbours.
+        together: id -> group of items that are no independent observations: of the intervals.
     """
+    options: Any = {"resamples": resamples, "seed": seed}
     out = []
     for subset in subset_order(s for s, e in subsets.items() if len(e)):
         found = item_scores(subsets[subset], labels, k=k)
         if "label_map" in found:
-            precision, knn = (interval(found[m], resamples=resamples, seed=seed) for m in ("label_map", "label_knn"))
+            options["clusters"] = clusters_of(subsets[subset].ids, together)
+            precision, knn = (interval(found[m], **options) for m in ("label_map", "label_knn"))
             out.append(SubsetScore(subset, len(subsets[subset]), precision, knn))
     return tuple(out)

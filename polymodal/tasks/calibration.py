@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Interval, resample_weights
+from polymodal.evaluate.intervals import Clusters, Interval
 from polymodal.evaluate.values import Result
-from polymodal.tasks.probability import BINS, bin_of, expected_error
+from polymodal.tasks.probability import BINS, bin_of, error_interval, expected_error
 
 __all__ = ["Bin", "Calibration", "calibration", "log_softmax", "negative_log_likelihood", "temperature"]
 
@@ -37,7 +37,7 @@ class Calibration(Result):
 
     Args:
         ece: expected calibration error, the mean distance between confidence and accuracy over 15 equal bins, with its
-            bootstrap interval over items.
+            bootstrap interval.
         before: the same before the temperature.
         floor: what a perfectly honest classifier with these confidences would show on so few items, by simulation: an
             ECE near it is as good as can be told.
@@ -102,22 +102,17 @@ def calibration(
     temperature: float = 1.0,
     resamples: int = 1000,
     seed: int = 0,
+    clusters: Clusters = None,
 ) -> Calibration:
     """How honest the confidences (n,) in [0, 1] of answers are that are right (n,) 1 or 0.
 
     Args:
         before: (n,) the confidences before the temperature.
+        clusters: (n,) answers that are drawn together, in the bootstrap.
 
     Source: Naeini et al. 2015; Guo et al. 2017, equation 3, with 15 bins.
     """
     confidence, right = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    whole = expected_error(confidence, right)
-    drawn = [
-        expected_error(confidence, right, row)
-        for block in (resample_weights(len(right), resamples, seed) if resamples else ())
-        for row in block
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (whole, whole)
     at = bin_of(confidence)
     bins = tuple(
         Bin(b / BINS, (b + 1) / BINS, int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean()))
@@ -130,7 +125,7 @@ def calibration(
         for rows in [confidence >= t]
     )
     return Calibration(
-        Interval(whole, float(low), float(high), len(right)),
+        error_interval(confidence, right, resamples=resamples, seed=seed, clusters=clusters),
         expected_error(confidence if before is None else before, right),
         _floor(confidence, seed),
         temperature,

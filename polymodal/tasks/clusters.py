@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate import Interval, ari, k_means, nmi, purity
+from polymodal.evaluate import Interval, ari, k_means
+from polymodal.evaluate.clustering import ari_of, contingency, nmi_of, purity_of
+from polymodal.evaluate.intervals import Together, clusters_of
 from polymodal.evaluate.values import Result
 from polymodal.tasks.telling import Telling, telling_terms
 from polymodal.types import BadInput, Embeddings, Record
@@ -22,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 _SAMPLED = 1000  # items of a silhouette at most: it compares all with all
 _SHUFFLES = 20
 _MOST_K = 64
+_MEASURES: Mapping[str, Callable[[Floats], float]] = {"nmi": nmi_of, "ari": ari_of, "purity": purity_of}
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Agreement(Result):
     """How clusters agree with a label, over the items that have it.
 
     Args:
-        nmi, ari, purity: with intervals by the jackknife: items come and go, the clusters stay.
+        nmi, ari, purity: with intervals by the jackknife: items (groups of them) come and go, the clusters stay.
         by_chance: measure -> its mean when the labels are shuffled. NMI and purity are not 0 then.
     """
 
@@ -132,12 +135,15 @@ def _jaccard(one: Ints, other: Ints, k: int) -> Floats:
     return np.asarray((both / np.maximum(union, 1)).max(1), np.float64)
 
 
-def agreement(clusters: Clusters, labels: Mapping[str, str], label: str, *, seed: int = 0) -> Agreement:
+def agreement(
+    clusters: Clusters, labels: Mapping[str, str], label: str, *, seed: int = 0, together: Together = None
+) -> Agreement:
     """How the clusters agree with a label: id -> value; items without one are left out.
 
     Resampling items with replacement would count an item together with itself and raise all three measures; the
-    jackknife leaves one item out at a time, which is exact and needs one evaluation for each (value, cluster).
-    Source: Efron & Tibshirani 1993, chapter 11.
+    jackknife leaves one item out at a time, or one group of `together` (id -> group of items that are no independent
+    observations), which is exact and needs one evaluation for each different set of (value, cluster) left out.
+    Source: Efron & Tibshirani 1993, chapter 11; groups: Shao & Tu 1995, section 2.3.
 
     Raises: BadInput: fewer than two labelled items.
     """
@@ -145,29 +151,38 @@ def agreement(clusters: Clusters, labels: Mapping[str, str], label: str, *, seed
     if len(rows) < 2:
         raise BadInput("label", f"at least two items with a {label}", len(rows))
     truth, assigned = [labels[clusters.ids[row]] for row in rows], clusters.assigned[rows].tolist()
-    measures: dict[str, Callable[[Sequence[object], Sequence[object]], float]]
-    measures = {"nmi": nmi, "ari": ari, "purity": purity}
-    found = {name: _jackknife(measure, truth, assigned) for name, measure in measures.items()}
+    counts = contingency(truth, assigned)
+    left = _left_out(truth, assigned, clusters_of([clusters.ids[row] for row in rows], together))
+    found = {name: _jackknife(measure, counts, left) for name, measure in _MEASURES.items()}
     generator = np.random.default_rng(seed)
-    shuffled = [[truth[i] for i in generator.permutation(len(truth))] for _ in range(_SHUFFLES)]
-    chance = {name: float(np.mean([m(one, assigned) for one in shuffled])) for name, m in measures.items()}
+    shuffled = [contingency([truth[i] for i in generator.permutation(len(truth))], assigned) for _ in range(_SHUFFLES)]
+    chance = {name: float(np.mean([measure(one) for one in shuffled])) for name, measure in _MEASURES.items()}
     return Agreement(label, len(rows), len(set(truth)), found["nmi"], found["ari"], found["purity"], chance)
 
 
-def _jackknife(
-    measure: Callable[[Sequence[object], Sequence[object]], float], truth: Sequence[str], assigned: Sequence[int]
-) -> Interval:
-    whole, n = measure(truth, assigned), len(truth)
-    cells = Counter(zip(truth, assigned, strict=True))
-    first = {cell: at for at, cell in reversed(list(enumerate(zip(truth, assigned, strict=True))))}
-    left, count = [], []
-    for cell, size in cells.items():
-        at = first[cell]
-        left.append(measure([*truth[:at], *truth[at + 1 :]], [*assigned[:at], *assigned[at + 1 :]]))
-        count.append(size)
-    values, weight = np.asarray(left), np.asarray(count, np.float64)
-    mean = np.average(values, weights=weight)
-    error = float(np.sqrt((n - 1) / n * (weight * (values - mean) ** 2).sum()))
+def _left_out(truth: Sequence[str], assigned: Sequence[int], units: Ints | None) -> list[tuple[Ints, int]]:
+    """What a unit takes from the contingency table, as places of its cells; and how many units take the same."""
+    _, rows = np.unique(np.asarray(truth), return_inverse=True)
+    numbers, columns = np.unique(np.asarray(assigned), return_inverse=True)
+    cells = np.asarray(rows * len(numbers) + columns, np.int64)
+    # a single unit leaves nothing: its items are left out one by one
+    each = np.arange(len(cells)) if units is None or int(units.max()) == 0 else units
+    order = np.lexsort((cells, each))
+    parts = np.split(cells[order], np.flatnonzero(np.diff(each[order])) + 1)
+    alike = Counter(tuple(part.tolist()) for part in parts)
+    return [(np.asarray(part, np.int64), count) for part, count in alike.items()]
+
+
+def _jackknife(measure: Callable[[Floats], float], counts: Floats, left: Sequence[tuple[Ints, int]]) -> Interval:
+    whole, n = measure(counts), int(counts.sum())
+    values = []
+    for cells, _ in left:
+        less = counts.copy()
+        np.subtract.at(less.reshape(-1), cells, 1.0)
+        values.append(measure(less))
+    found, weight = np.asarray(values), np.asarray([count for _, count in left], np.float64)
+    mean, units = np.average(found, weights=weight), float(weight.sum())
+    error = float(np.sqrt((units - 1) / units * (weight * (found - mean) ** 2).sum()))
     return Interval(whole, max(whole - 1.96 * error, -1.0), min(whole + 1.96 * error, 1.0), n)
 
 

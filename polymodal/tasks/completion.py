@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, paired, top_k
-from polymodal.evaluate.intervals import resample_weights
+from polymodal.evaluate.intervals import Clusters, within
 from polymodal.evaluate.values import Result
 from polymodal.tasks.items import Bools, Floats, Ints
+from polymodal.tasks.probability import error_interval
 from polymodal.types import BadInput
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "Judged",
     "Measured",
     "blend",
-    "calibration_error",
     "codes_of",
     "judge",
     "judge_numbers",
@@ -31,7 +31,7 @@ __all__ = [
 
 _VOTE = 0.07  # temperature of the votes of neighbours, as of the k-NN probe
 _DOUBTS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
-_BINS = 10
+_BINS = 10  # of the calibration error: a hundred cells are too few for fifteen
 
 
 @dataclass(frozen=True)
@@ -155,27 +155,14 @@ def blend(first: Floats, second: Floats) -> Floats:
     return np.where(gone[:, None], np.nan, both)
 
 
-def calibration_error(confidence: Floats, right: Floats, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """Expected calibration error: mean over the proposals of |confidence - accuracy| of their bin, ten bins of (0, 1].
-
-    Source: Naeini et al. 2015; Guo et al. 2017, equation 5. The interval is of a bootstrap over the proposals; the
-    error of few proposals is above 0 however good the confidences are.
-    """
-    n = len(confidence)
-    if not n:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-    member = np.eye(_BINS)[bins] * (confidence - right)[:, None]
-    whole = float(np.abs(member.sum(0)).sum() / n)
-    if not resamples:
-        return Interval(whole, whole, whole, n)
-    drawn = np.concatenate([np.abs(w @ member).sum(1) / n for w in resample_weights(n, resamples, seed)])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(whole, float(low), float(high), n)
-
-
 def judge(
-    ways: Mapping[str, Floats], truth: Ints, least: float, *, resamples: int = 1000, seed: int = 0
+    ways: Mapping[str, Floats],
+    truth: Ints,
+    least: float,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    clusters: Clusters = None,
 ) -> tuple[Judged, ...]:
     """Several ways on the same hidden cells; the first is ours.
 
@@ -183,8 +170,10 @@ def judge(
         ways: name -> (n, V) log-probabilities, calibrated; NaN rows are wrong, with confidence 0.
         truth: (n,) codes; -1 for a value that was never seen, which nobody can propose.
         least: confidence that counts as sure.
+        clusters: (n,) cells that are drawn together, in the intervals.
     """
-    options = {"resamples": resamples, "seed": seed}
+    plain: Any = {"resamples": resamples, "seed": seed}
+    options = {**plain, "clusters": clusters}
     out: list[Judged] = []
     ours: Floats | None = None
     for name, logs in ways.items():
@@ -198,9 +187,9 @@ def judge(
             Judged(
                 name,
                 interval(right, **options),
-                calibration_error(confidence, right, **options),
+                error_interval(confidence, right, bins=_BINS, **options),
                 interval(sure.astype(np.float64), **options),
-                interval(right[sure], **options),
+                interval(right[sure], **plain, clusters=within(clusters, sure)),
                 better,
             )
         )
@@ -233,13 +222,15 @@ def judge_numbers(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    clusters: Clusters = None,
 ) -> tuple[Measured, ...]:
     """Several ways of completing a number on the same hidden cells; the first is ours.
 
     Args:
         ways: name -> (n,) answers. bounds: name -> lower and upper ends (n,) of their intervals.
+        clusters: (n,) cells that are drawn together, in the intervals.
     """
-    options = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed, "clusters": clusters}
     out: list[Measured] = []
     ours: Floats | None = None
     for name, answers in ways.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Interval, interval
+from polymodal.evaluate.intervals import Clusters, clusters_of
 from polymodal.evaluate.values import Result
 from polymodal.tasks.dedup import Candidates, Group, unit
 from polymodal.tasks.items import Bools, Floats, Ints, Items
@@ -60,11 +61,18 @@ def figures(
     sought = {_ordered(at[a], at[b]) for a, b in known if a in at and b in at}
     grouped = {_ordered(at[a], at[b]) for group in groups for a, b in combinations([m.id for m in group.members], 2)}
     judged = {pair for pair in grouped if among is None or among[pair[0]] or among[pair[1]]}
-    right = np.asarray([pair in sought for pair in sorted(judged)], np.float64)
-    hit = np.asarray([pair in grouped for pair in sorted(sought)], np.float64)
-    options = {"resamples": resamples, "seed": seed}
+    shown, wanted = sorted(judged), sorted(sought)
+    right = np.asarray([pair in sought for pair in shown], np.float64)
+    hit = np.asarray([pair in grouped for pair in wanted], np.float64)
+    options: Any = {"resamples": resamples, "seed": seed}
     rankings = _rankings(items, found, sought, among, seed, options)
-    return Found(len(sought), interval(right, **options), interval(hit, **options), rankings)
+    precision = interval(right, clusters=_clusters(items, shown), **options)
+    return Found(len(sought), precision, interval(hit, clusters=_clusters(items, wanted), **options), rankings)
+
+
+def _clusters(items: Items, pairs: Sequence[Pair]) -> Clusters:
+    """Pairs of which the first items are one, or variants of one product, are drawn together."""
+    return clusters_of([items.ids[left] for left, _ in pairs], items.groups)
 
 
 def words_of(items: Items, attributes: bool = True) -> list[str]:
@@ -87,7 +95,7 @@ def _rankings(
     sought: set[Pair],
     among: Bools | None,
     seed: int,
-    options: Mapping[str, int],
+    options: Any,
 ) -> tuple[Ranked, ...]:
     """All pairs that any of the scores proposes, ranked by each."""
     texts = words_of(items, attributes=False)
@@ -111,7 +119,9 @@ def _rankings(
         scores[f"TF-IDF of {name}"] = np.where(has[left] & has[right], cosines, -np.inf)
     scores["equal texts"] = np.asarray([float(pair in equal) for pair in sorted(proposed)])
     scores["random order"] = np.random.default_rng(seed).random(len(pairs))
-    return compare_rankings({name: [(score, wanted)] for name, score in scores.items()}, **options)
+    clusters = _clusters(items, sorted(proposed))
+    runs = {name: [(score, wanted)] for name, score in scores.items()}
+    return compare_rankings(runs, clusters=None if clusters is None else [clusters], **options)
 
 
 def _cosines(vectors: npt.NDArray[np.float32], left: Ints, right: Ints) -> Floats:

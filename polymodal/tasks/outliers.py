@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Interval, fit_linear, top_k
-from polymodal.evaluate.intervals import resample_weights
+from polymodal.evaluate.intervals import Clusters, Together, bounds, clusters_of, resample_weights
 from polymodal.evaluate.outliers import Mahalanobis, auroc
 from polymodal.evaluate.values import Result
 from polymodal.tasks.items import Bools, Items
@@ -110,6 +110,7 @@ def unknown_classes(
     draws: int = 10,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[tuple[Unknown, ...], tuple[tuple[str, ...], ...]]:
     """Leave classes out of what is learnt, and look for their items among the tested ones.
@@ -117,6 +118,7 @@ def unknown_classes(
     Args:
         train: learnt from, without the classes left out; test: asked. labels: id -> class of both.
         share: of the classes, left out in each draw (at least one; at least two stay).
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Returns:
         A line for each score of `stranger_scores`, and the classes left out in each draw.
@@ -131,7 +133,7 @@ def unknown_classes(
         raise BadInput("--hold-out", "a share between 0 and 1, and at least one draw", f"{share}, {draws}")
     count = min(max(1, round(share * len(names))), len(names) - 2)
     generator = np.random.default_rng(seed)
-    pairs: dict[str, list[tuple[Floats, Floats]]] = {}
+    pairs: dict[str, list[_Sides]] = {}
     left: list[tuple[str, ...]] = []
     for draw in range(draws):
         out = {names[at] for at in generator.permutation(len(names))[:count]}
@@ -139,7 +141,7 @@ def unknown_classes(
         asked = _only(test, [i for i in test.ids if labels.get(i) in names])
         strange = np.asarray([labels[i] in out for i in asked.ids])
         for name, values in stranger_scores(known, asked, labels, seed=seed + draw).items():
-            pairs.setdefault(name, []).append((values[~strange], values[strange]))
+            pairs.setdefault(name, []).append(_Sides.of(asked.ids, values, strange, together))
         left.append(tuple(sorted(out)))
         if progress is not None:
             progress(draw + 1, draws)
@@ -150,39 +152,68 @@ def _only(vectors: Embeddings, ids: Sequence[str]) -> Embeddings:
     return Embeddings(tuple(ids), vectors.rows(ids), vectors.model)
 
 
-def _over_draws(name: str, pairs: Sequence[tuple[Floats, Floats]], resamples: int, seed: int) -> Unknown:
-    each = tuple(auroc(*pair) for pair in pairs)
+@dataclass(frozen=True)
+class _Sides:
+    """Scores of known and of strange items, and which of each side are drawn together."""
+
+    known: Floats
+    strange: Floats
+    clusters: tuple[Clusters, Clusters] = (None, None)
+
+    @classmethod
+    def of(cls, ids: Sequence[str], values: Floats, strange: Bools, together: Together) -> _Sides:
+        sides = [[i for i, one in zip(ids, strange, strict=True) if one == side] for side in (False, True)]
+        return cls(
+            values[~strange], values[strange], (clusters_of(sides[0], together), clusters_of(sides[1], together))
+        )
+
+
+def _over_draws(name: str, pairs: Sequence[_Sides], resamples: int, seed: int) -> Unknown:
+    each = tuple(auroc(pair.known, pair.strange) for pair in pairs)
     whole = float(np.mean(each))
     if not resamples:
         return Unknown(name, Interval(whole, whole, whole, len(each)), each)
-    drawn = np.stack([_resampled(*pair, resamples, seed + at) for at, pair in enumerate(pairs)], 1)
+    drawn = np.stack([_resampled(pair, resamples, seed + at) for at, pair in enumerate(pairs)], 1)
     weight = np.concatenate(list(resample_weights(len(pairs), resamples, seed))).astype(np.float64)
     means = (drawn * weight).sum(1) / weight.sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Unknown(name, Interval(whole, float(low), float(high), len(each)), each)
+    return Unknown(name, bounds(whole, means, len(each)), each)
 
 
-def auroc_interval(known: Floats, strange: Floats, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """`evaluate.outliers.auroc` with its bootstrap interval: known and strange items are resampled apart."""
-    whole = auroc(known, strange)
-    if not resamples:
-        return Interval(whole, whole, whole, len(strange))
-    low, high = np.percentile(_resampled(known, strange, resamples, seed), [2.5, 97.5])
-    return Interval(whole, float(low), float(high), len(strange))
+def auroc_interval(
+    ids: Sequence[str],
+    values: Floats,
+    strange: Bools,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    together: Together = None,
+) -> Interval:
+    """`evaluate.outliers.auroc` with its bootstrap interval: known and strange items are resampled apart.
+
+    Args:
+        ids, values, strange: (n,) items, their scores, and which of them are strange.
+        together: id -> group of items that are no independent observations.
+    """
+    sides = _Sides.of(ids, np.asarray(values, np.float64), strange, together)
+    whole = auroc(sides.known, sides.strange)
+    drawn = _resampled(sides, resamples, seed) if resamples else np.asarray([whole])
+    return bounds(whole, drawn, len(sides.strange))
 
 
-def _resampled(known: Floats, strange: Floats, resamples: int, seed: int) -> Floats:
+def _resampled(sides: _Sides, resamples: int, seed: int) -> Floats:
     """AUROC in every resample, (resamples,): each pair counts as often as its items were drawn."""
-    known, strange = np.asarray(known, np.float64), np.asarray(strange, np.float64)
+    known, strange = np.asarray(sides.known, np.float64), np.asarray(sides.strange, np.float64)
     order = np.sort(known)
     below, upto = np.searchsorted(order, strange, "left"), np.searchsorted(order, strange, "right")
     place = np.argsort(known, kind="stable")
     out = []
-    one, two = (resample_weights(len(x), resamples, seed + at) for at, x in enumerate((known, strange)))
+    one, two = (
+        resample_weights(len(x), resamples, seed + at, sides.clusters[at]) for at, x in enumerate((known, strange))
+    )
     for mine, theirs in zip(_blocks(one, resamples), _blocks(two, resamples), strict=True):
         total = np.concatenate([np.zeros((len(mine), 1)), np.cumsum(mine[:, place], 1)], 1)
         won = (total[:, below] + total[:, upto]) / 2
-        out.append((won * theirs).sum(1) / (len(known) * len(strange)))
+        out.append((won * theirs).sum(1) / (mine.sum(1) * theirs.sum(1)))
     return np.concatenate(out)
 
 

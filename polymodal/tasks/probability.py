@@ -9,9 +9,20 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from polymodal.evaluate.intervals import Clusters, Interval, bounds, resampled_means
 from polymodal.types import BadInput
 
-__all__ = ["BINS", "Calibrator", "Isotonic", "Platt", "bin_of", "brier", "expected_error", "parse_calibrator"]
+__all__ = [
+    "BINS",
+    "Calibrator",
+    "Isotonic",
+    "Platt",
+    "bin_of",
+    "brier",
+    "error_interval",
+    "expected_error",
+    "parse_calibrator",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,7 +104,9 @@ class Isotonic:
 
     def __call__(self, scores: npt.ArrayLike) -> Floats:
         """Probabilities (n,) in [0, 1]."""
-        return np.asarray(np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities), np.float64)
+        found = np.interp(np.asarray(scores, np.float64), self.scores, self.probabilities)
+        # between two scores that hardly differ the slope is infinite
+        return np.asarray(np.clip(found, self.probabilities[0], self.probabilities[-1]), np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -115,25 +128,41 @@ def parse_calibrator(data: Mapping[str, Any]) -> Calibrator:
     raise BadInput("calibration", "a calibrator of kind platt or isotonic", repr(data), "Fit it again.")
 
 
-def expected_error(
-    probabilities: npt.ArrayLike, right: npt.ArrayLike, weights: npt.ArrayLike | None = None, bins: int = BINS
-) -> float:
+def expected_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> float:
     """Expected calibration error, in [0, 1]: sum over bins of share * |mean probability - share that is right|.
 
     Args:
         probabilities, right: (n,).
-        weights: (n,) how often each pair counts; once by default.
         bins: of equal width over [0, 1].
 
     Source: Naeini, Cooper, Hauskrecht 2015; 15 bins as in Guo et al. 2017. A constant at the base rate has an error
     near 0 and knows nothing, so read it beside `brier`.
     """
+    return error_interval(probabilities, right, bins=bins, resamples=0).mean
+
+
+def error_interval(
+    probabilities: npt.ArrayLike,
+    right: npt.ArrayLike,
+    *,
+    bins: int = BINS,
+    resamples: int = 1000,
+    seed: int = 0,
+    clusters: Clusters = None,
+) -> Interval:
+    """`expected_error` with its bootstrap interval; NaN of nothing. Few answers have an error above 0 however honest
+    they are, and resampled ones a larger one.
+
+    Args:
+        clusters: (n,) answers that are drawn together: those of one case, or of one group of items.
+    """
     p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
-    w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
-    if w.sum() == 0:
-        return float("nan")
-    gap = np.bincount(bin_of(p, bins), w * (p - y), minlength=bins)
-    return float(np.abs(gap).sum() / w.sum())
+    if not len(p):
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    gaps = np.eye(bins)[bin_of(p, bins)] * (p - y)[:, None]
+    whole = float(np.abs(gaps.mean(0)).sum())
+    drawn = np.abs(resampled_means(gaps, resamples, seed, clusters)).sum(1) if resamples else np.asarray([whole])
+    return bounds(whole, drawn, len(p))
 
 
 def bin_of(probabilities: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:

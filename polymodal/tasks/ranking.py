@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, paired
+from polymodal.evaluate.intervals import Clusters, within
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput
 
@@ -16,6 +18,7 @@ __all__ = ["Ranked", "compare_rankings", "rank_figures"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ def rank_figures(scores: Floats, sought: Bools, seed: int = 0) -> tuple[Floats, 
         )
     others = np.sort(scores[~sought])
     below = np.searchsorted(others, scores[sought], "left") + np.searchsorted(others, scores[sought], "right")
-    shuffled = np.random.default_rng(seed).permutation(len(scores))
-    order = shuffled[np.argsort(-scores[shuffled], kind="stable")]
+    order = _order(scores, seed)
     hits = sought[order]
     precision = np.empty(len(scores))
     precision[order] = np.cumsum(hits) / np.arange(1, len(hits) + 1)
@@ -71,24 +73,51 @@ def rank_figures(scores: Floats, sought: Bools, seed: int = 0) -> tuple[Floats, 
     return below / (2 * len(others)), precision[sought], first.astype(np.float64)
 
 
+def _order(scores: Floats, seed: int) -> Ints:
+    shuffled = np.random.default_rng(seed).permutation(len(scores))
+    return np.asarray(shuffled[np.argsort(-scores[shuffled], kind="stable")], np.int64)
+
+
 def compare_rankings(
-    runs: Mapping[str, list[tuple[Floats, Bools]]], *, resamples: int = 1000, seed: int = 0
+    runs: Mapping[str, list[tuple[Floats, Bools]]],
+    *,
+    clusters: Sequence[Ints] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[Ranked, ...]:
     """Several scores on the same rows; the first is ours, the others its controls.
 
     Args:
         runs: name -> one (scores, sought) a repetition; all names have the same `sought`.
+        clusters: of each repetition (n,), rows that are drawn together in the intervals; rows of one cluster in several
+            repetitions are drawn together as well.
     """
     judged = {
         name: [np.concatenate(part) for part in zip(*(rank_figures(s, y, seed) for s, y in each), strict=True)]
         for name, each in runs.items()
     }
-    options = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed}
+    wanted, top = _clusters(runs, clusters, seed)
     out: list[Ranked] = []
     ours: Floats | None = None
     for name, (auroc, precision, first) in judged.items():
-        better = None if ours is None else paired(ours, precision, **options)
+        better = None if ours is None else paired(ours, precision, clusters=wanted, **options)
         ours = precision if ours is None else ours
-        area, average, among = (interval(values, **options) for values in (auroc, precision, first))
+        area, average = (interval(values, clusters=wanted, **options) for values in (auroc, precision))
+        among = interval(first, clusters=top[name], **options)
         out.append(Ranked(name, area, average, among, len(first), better))
     return tuple(out)
+
+
+def _clusters(
+    runs: Mapping[str, list[tuple[Floats, Bools]]], clusters: Sequence[Ints] | None, seed: int
+) -> tuple[Clusters, dict[str, Clusters]]:
+    """Those of the sought rows, all repetitions together, and by name those of the rows that stand first."""
+    if clusters is None:
+        return None, dict.fromkeys(runs)
+    top: dict[str, Clusters] = {}
+    for name, each in runs.items():
+        rows = [c[_order(s, seed)[: int(y.sum())]] for c, (s, y) in zip(clusters, each, strict=True)]
+        top[name] = within(np.concatenate(rows), np.arange(sum(map(len, rows))))
+    every = [c[y] for c, (_, y) in zip(clusters, next(iter(runs.values())), strict=True)]
+    return within(np.concatenate(every), np.arange(sum(map(len, every)))), top

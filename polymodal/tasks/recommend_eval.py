@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, judge_lists, measure, paired
-from polymodal.evaluate.intervals import resample_weights
 from polymodal.evaluate.values import Result
-from polymodal.tasks.probability import Calibrator, Isotonic, Platt, brier, expected_error
+from polymodal.tasks.probability import Calibrator, Isotonic, Platt, brier, error_interval
 from polymodal.types import BadInput, Embeddings, Record
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 # id -> what makes two items the same recommendation: the group, or the id where there is none
 Key = Callable[[str], str]
-_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def compare_lists(
     """
     keys = len({key(name) for name in vectors.ids})
     at = {name: row for row, name in enumerate(vectors.ids)}
-    options = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed}
     columns = {name: _columns(found, cases, key, k) for name, found in lists.items()}
     reference = next(iter(columns.values()))
     out = []
@@ -227,15 +226,6 @@ def calibrate(
 
 def _error(said: Sequence[Floats], right: Sequence[npt.NDArray[np.bool_]], resamples: int, seed: int) -> Interval:
     """Expected calibration error with its bootstrap interval over cases."""
-    gaps, sizes = np.zeros((len(said), _BINS)), np.array([len(p) for p in said], np.float64)
-    for case, (p, y) in enumerate(zip(said, right, strict=True)):
-        at = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
-        gaps[case] = np.bincount(at, p - y, minlength=_BINS)
-    mean = expected_error(np.concatenate(said), np.concatenate(right), bins=_BINS)
-    drawn = np.concatenate(
-        [np.abs(w @ gaps).sum(1) / (w @ sizes) for w in resample_weights(len(said), resamples, seed)]
-        if resamples
-        else [np.array([mean])]
-    )
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(mean, float(low), float(high), len(said))
+    cases = np.repeat(np.arange(len(said)), [len(p) for p in said])
+    found = error_interval(np.concatenate(said), np.concatenate(right), resamples=resamples, seed=seed, clusters=cases)
+    return replace(found, n=len(said))

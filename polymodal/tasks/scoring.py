@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from polymodal.evaluate import Difference, GroupScore, Interval, classified, interval, paired
+from polymodal.evaluate.intervals import Together, clusters_of
 from polymodal.evaluate.values import Result
 from polymodal.tasks.calibration import Calibration, calibration
 from polymodal.tasks.classify import Classifier, Predictions
@@ -84,12 +85,14 @@ def score(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Scored:
     """Score the predictions of labelled items.
 
     Args:
         predictions: of `classifier` for `vectors`, in their order; every item has a label.
         labels: id -> value. counts: label -> items that were learnt from.
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Raises:
         BadInput: no item, or one without a label.
@@ -97,11 +100,12 @@ def score(
     if not predictions.ids or any(i not in labels for i in predictions.ids):
         raise BadInput("labels", "a label for each of at least one item", f"{len(predictions.ids)} items")
     best, options = predictions.best, _options(resamples, seed)
-    found = classified(label, "", {}, counts, predictions.ids, best, labels, **options)
+    clusters = clusters_of(predictions.ids, together)
+    found = classified(label, "", {}, counts, predictions.ids, best, labels, together=together, **options)
     right = np.asarray([found.correct[i] for i in predictions.ids], np.float64)
-    predicted: dict[str, list[float]] = {}
-    for name, ok in zip(best, right, strict=True):
-        predicted.setdefault(name, []).append(ok)
+    predicted: dict[str, dict[str, float]] = {}
+    for i, name, ok in zip(predictions.ids, best, right, strict=True):
+        predicted.setdefault(name, {})[i] = ok
     classes = tuple(
         ClassScore(
             one.name,
@@ -109,13 +113,18 @@ def score(
             one.n,
             len(predicted.get(one.name, ())),
             one.score,
-            interval(np.asarray(predicted.get(one.name, [np.nan])), **options),
+            _precision(predicted.get(one.name, {}), together, options),
         )
         for one in sorted(found.per_class, key=lambda one: (-counts.get(one.name, 0), -one.n, one.name))
     )
     cold = Classifier(classifier.head, classifier.model, classifier.shift).predict(vectors)
     honest = calibration(
-        predictions.confidence, right, before=cold.confidence, temperature=classifier.temperature, **options
+        predictions.confidence,
+        right,
+        before=cold.confidence,
+        temperature=classifier.temperature,
+        clusters=clusters,
+        **options,
     )
     bands = tuple(sorted(found.bands, key=lambda band: _BANDS.index(band.name)))
     return Scored(
@@ -131,18 +140,25 @@ def against(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> Control:
     """A control on the items that it answers: id -> predicted label of both, id -> true label."""
     ids, options = [i for i in ours if i in other], _options(resamples, seed)
     truth = Counter(labels[i] for i in ids)
-    its = classified(name, "", {}, truth, ids, [other[i] for i in ids], labels, **options)
+    its = classified(name, "", {}, truth, ids, [other[i] for i in ids], labels, together=together, **options)
     gap = np.asarray([(ours[i] == labels[i]) * 1.0 - (other[i] == labels[i]) for i in ids], np.float64)
     # the mean of this is the difference of the mean recalls
     alike = gap * np.asarray([len(ids) / (len(truth) * truth[labels[i]]) for i in ids])
-    nothing = np.zeros(len(ids))
+    nothing, options["clusters"] = np.zeros(len(ids)), clusters_of(ids, together)
     return Control(
         name, len(ids), its.accuracy, its.balanced, paired(gap, nothing, **options), paired(alike, nothing, **options)
     )
+
+
+def _precision(right: Mapping[str, float], together: Together, options: Any) -> Interval:
+    """Of the items that were predicted to be of one label."""
+    values = np.asarray(list(right.values()) or [np.nan])
+    return interval(values, clusters=clusters_of(list(right), together), **options)
 
 
 def _options(resamples: int, seed: int) -> Any:

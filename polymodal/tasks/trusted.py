@@ -10,7 +10,7 @@ import numpy as np
 
 from polymodal.evaluate import AS_IS, Interval, Subset, by_key, interval, paired, retrieve
 from polymodal.evaluate.explain import RankCorrelation, spearman
-from polymodal.evaluate.intervals import Difference, Floats
+from polymodal.evaluate.intervals import Difference, Floats, Together, clusters_of, within
 from polymodal.evaluate.values import Result
 from polymodal.tasks.worth import Reading, Values
 from polymodal.types import Embeddings, Record
@@ -102,11 +102,20 @@ def exchange_cells(
 
 
 def detect(
-    readings: Sequence[Reading], values: Values, truth: Mapping[str, str], *, resamples: int = 1000, seed: int = 0
+    readings: Sequence[Reading],
+    values: Values,
+    truth: Mapping[str, str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    together: Together = None,
 ) -> tuple[Detection, ...]:
     """Which reading points at the exchanged cells. Readings are of values that were made of the exchanged records.
 
     All readings are judged on the same items: those in which each of them is defined.
+
+    Args:
+        together: id -> group of items that are no independent observations: of the intervals.
     """
     column = {name: at for at, name in enumerate(values.names)}
     wrong = np.asarray([column.get(truth.get(i, ""), -1) for i in values.ids], np.int64)
@@ -114,20 +123,22 @@ def detect(
     for one in readings:
         usable &= np.isfinite(np.where(values.present, one.per_item, 0.0)).all(1)
     chance = 1.0 / np.maximum(values.present.sum(1), 1)
+    clusters = clusters_of(values.ids, together)
+    options: Any = {"resamples": resamples, "seed": seed}
     out = []
     for one in readings:
         low = np.where(values.present, one.per_item, np.inf)
         least = low <= low.min(1, keepdims=True) + 1e-12
         hit = least[np.arange(len(wrong)), np.maximum(wrong, 0)] / np.maximum(least.sum(1), 1)
-        options: Any = {"resamples": resamples, "seed": seed}
         each = {
-            name: interval(hit[usable & (wrong == at)], **options)
+            name: interval(hit[rows], clusters=within(clusters, rows), **options)
             for name, at in column.items()
-            if (usable & (wrong == at)).any()
+            if (rows := usable & (wrong == at)).any()
         }
-        gap = paired(hit[usable], chance[usable], **options)
+        judged = within(clusters, usable)
+        gap = paired(hit[usable], chance[usable], clusters=judged, **options)
         mean = float(chance[usable].mean()) if usable.any() else float("nan")
-        out.append(Detection(one.name, interval(hit[usable], **options), mean, gap, each))
+        out.append(Detection(one.name, interval(hit[usable], clusters=judged, **options), mean, gap, each))
     return tuple(out)
 
 

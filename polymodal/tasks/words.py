@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, paired
+from polymodal.evaluate.intervals import Clusters
 from polymodal.evaluate.values import Result
 
 __all__ = ["Worded", "frequent_words", "head_words", "judge_words", "neighbour_words", "words_in"]
@@ -97,9 +99,10 @@ def judge_words(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    clusters: Clusters = None,
 ) -> tuple[Worded, ...]:
-    """Several ways on the same hidden texts; the first is ours."""
-    options = {"resamples": resamples, "seed": seed}
+    """Several ways on the same hidden texts; the first is ours. `clusters`: (n,) texts that are drawn together."""
+    options: Any = {"resamples": resamples, "seed": seed, "clusters": clusters}
     out: list[Worded] = []
     ours: Floats | None = None
     for name, proposals in ways.items():

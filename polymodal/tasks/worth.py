@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from polymodal.evaluate.information import (
     label_entropy,
     split_pair,
 )
-from polymodal.evaluate.intervals import Floats
+from polymodal.evaluate.intervals import Floats, Together, clusters_of
 from polymodal.evaluate.retrieval import chance_each
 from polymodal.evaluate.shapley import leave_one_out, shapley, subset_code, subset_codes
 from polymodal.evaluate.values import Result
@@ -248,11 +248,19 @@ def cosine_of(fused: Mapping[Subset, Embeddings], values: Values) -> Floats:
     return agreement_of(np.einsum("nie,nje->nij", stacked, stacked), values.present)
 
 
-def worth(values: Values, others: Mapping[str, Floats] | None = None, *, resamples: int = 1000, seed: int = 0) -> Worth:
+def worth(
+    values: Values,
+    others: Mapping[str, Floats] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    together: Together = None,
+) -> Worth:
     """Every reading of a score.
 
     Args:
         others: further readings by name, (n, M) each: `agreement_of`, `cosine_of`.
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Raises: BadInput: no item could be judged.
     """
@@ -266,12 +274,13 @@ def worth(values: Values, others: Mapping[str, Floats] | None = None, *, resampl
         "alone": np.where(values.present, single, np.nan),
     }
     found |= others or {}
+    options: Any = {"resamples": resamples, "seed": seed, "clusters": clusters_of(values.ids, together)}
     readings = []
     for name, each in found.items():
-        means = {m: interval(each[:, at], resamples=resamples, seed=seed) for at, m in enumerate(values.names)}
+        means = {m: interval(each[:, at], **options) for at, m in enumerate(values.names)}
         readings.append(Reading(name, means, each))
     judged = int(np.isfinite(full).sum())
-    overall = interval(full, resamples=resamples, seed=seed)
+    overall = interval(full, **options)
     return Worth(values.score, judged, overall, float(np.nanmean(values.table[:, 0])), tuple(readings), values)
 
 
@@ -287,6 +296,7 @@ def pair_splits(
     fewest: int = 30,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> tuple[PairSplit, ...]:
     """What each pair of modalities tells of a label together and apart, over the items that have both.
 
@@ -295,6 +305,7 @@ def pair_splits(
     Args:
         learnt, tested: subset -> item vectors, the single modalities among them.
         fewest: pairs with fewer labelled items than this, to learn from or to test, are left out.
+        together: id -> group of items that are no independent observations: of the intervals.
 
     Raises: MissingExtra: scikit-learn is not installed.
     """
@@ -308,8 +319,8 @@ def pair_splits(
         gains = [information_gain(p, x, asked, seed=seed) for p, x in zip(probes, test[1:], strict=True)]
         entropy = label_entropy(probes[0])
         if np.isfinite(np.stack(gains)).all(0).any():
-            found = split_pair((a, b), (gains[0], gains[1], gains[2]), entropy, resamples=resamples, seed=seed)
-            out.append(found)
+            options: Any = {"resamples": resamples, "seed": seed, "clusters": clusters_of(test[0], together)}
+            out.append(split_pair((a, b), (gains[0], gains[1], gains[2]), entropy, **options))
     return tuple(out)
 
 
@@ -322,6 +333,7 @@ def probe_bits(
     fewest: int = 30,
     resamples: int = 1000,
     seed: int = 0,
+    together: Together = None,
 ) -> dict[str, Interval]:
     """Modality -> bits about a label that a probe reads from the vectors made from it alone.
 
@@ -337,7 +349,7 @@ def probe_bits(
             continue
         probe = ProbabilityProbe(train.rows(own), [keys[i] for i in own])
         gain = information_gain(probe, test.rows(asked), [keys[i] for i in asked], seed=seed)
-        out[name] = interval(gain, resamples=resamples, seed=seed)
+        out[name] = interval(gain, resamples=resamples, seed=seed, clusters=clusters_of(asked, together))
     return out
 
 

@@ -101,7 +101,7 @@ def classify(
     asked = part_of(vectors.fused, [i for i in vectors.fused.ids if i in wanted])
     predictions = saved.classifier.predict(asked)
     ours = {i: best for i, best in zip(predictions.ids, predictions.best, strict=True) if i in values}
-    options: Any = {"resamples": settings.resamples, "seed": settings.seed}
+    options: Any = {"resamples": settings.resamples, "seed": settings.seed, "together": opened.together}
     scored = _score(saved, part_of(asked, list(ours)), values, options) if ours else None
     if scored is not None and settings.controls:
         scored = dataclasses.replace(scored, controls=work.controls(ours))
@@ -156,7 +156,7 @@ def apply_classifier(
     predictions = saved.classifier.predict(vectors.fused)
     values = opened.labels.get(saved.label, {})
     fresh = [i for i in predictions.ids if i in values and not saved.knows(i)]
-    options: Any = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed, "together": opened.together}
     scored = _score(saved, part_of(vectors.fused, fresh), values, options) if fresh else None
     notes = []
     if len(fresh) < sum(i in values for i in predictions.ids):

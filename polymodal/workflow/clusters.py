@@ -102,11 +102,11 @@ def cluster_data(
         (settings.k, {}) if settings.k is not None else one_thread(lambda: best_k(vectors.fused, seed=settings.seed))
     )
     found = _cluster(vectors.fused, k, settings)
-    agreements = tuple(_agreements(found, labels, settings.seed))
+    agreements = tuple(_agreements(found, labels, settings.seed, opened.together))
     titles = {record.id: title_of(record) for record in vectors.records}
     shown = dict(list(labels.items())[:_SHOWN_LABELS])
     cards = make_cards(found, vectors.records, titles, shown)
-    controls = tuple(_controls(vectors, found.k, labels, settings)) if settings.alone else ()
+    controls = tuple(_controls(vectors, found.k, labels, settings, opened.together)) if settings.alone else ()
     result = ClusterResult(
         out,
         opened.embedder.model,
@@ -140,18 +140,24 @@ def _embed(opened: Opened, numbers: np.ndarray, alone: bool) -> ItemVectors:
     return embed_rows(opened.embedder, opened.rows, numbers, alone=alone, progress=count)
 
 
-def _agreements(found: Clusters, labels: Mapping[str, Mapping[str, str]], seed: int) -> list[Agreement]:
+def _agreements(
+    found: Clusters, labels: Mapping[str, Mapping[str, str]], seed: int, together: Mapping[str, str]
+) -> list[Agreement]:
     """With every label that at least two of the items have, and that does not name each of them anew."""
     out = []
     for name, values in labels.items():
         known = [values[i] for i in found.ids if i in values]
         if len(known) > 1 and 1 < len(set(known)) < max(len(known), 3):
-            out.append(agreement(found, values, name, seed=seed))
+            out.append(agreement(found, values, name, seed=seed, together=together))
     return out
 
 
 def _controls(
-    vectors: ItemVectors, k: int, labels: Mapping[str, Mapping[str, str]], settings: ClusterSettings
+    vectors: ItemVectors,
+    k: int,
+    labels: Mapping[str, Mapping[str, str]],
+    settings: ClusterSettings,
+    together: Mapping[str, str],
 ) -> list[tuple[str, Agreement]]:
     """Each modality alone and, on the items that have it, everything fused, against the first label."""
     out = []
@@ -162,7 +168,7 @@ def _controls(
             same = part_of(vectors.fused, alone.ids)
             for what, some in ((f"{modality} alone", alone), ("  fused, its items", same)):
                 found = _cluster(some, k, settings)
-                out += [(what, one) for one in _agreements(found, {name: values}, settings.seed)]
+                out += [(what, one) for one in _agreements(found, {name: values}, settings.seed, together)]
     return out
 
 

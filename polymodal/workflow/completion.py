@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from polymodal.complete import Completer
+from polymodal.evaluate.intervals import clusters_of
 from polymodal.tasks.completion import Judged, Measured, codes_of, judge, judge_numbers, radius
 from polymodal.tasks.items import Floats, Ints, Items
 from polymodal.types import BadInput, Record
@@ -229,7 +230,7 @@ class _Work:
             found, _ = words.distributions(records, how)
             ways = {by: found[by], **found, FREQUENT: words.frequent(len(records))}
             truth = codes_of([self.attribute.values[r.id] for r in records], words.values)
-            judged[how] = judge(ways, truth, self.settings.min_confidence, **self._options)
+            judged[how] = judge(ways, truth, self.settings.min_confidence, **self._options(records))
         rows, silent = [], 0
         for how, records in self._missing():
             found, near = words.distributions(records, how)
@@ -264,7 +265,7 @@ class _Work:
             found = numbers.answers(records)[0]
             ways = {by: found[by], **found, MEDIAN: np.full(len(records), middle)}
             bounds = {way: _bounds(given, reach[way, how], logarithmic) for way, given in ways.items()}
-            measured[how] = judge_numbers(ways, self._truth(records), bounds, **self._options)
+            measured[how] = judge_numbers(ways, self._truth(records), bounds, **self._options(records))
         rows, silent = [], 0
         for how, records in self._missing():
             found, near = numbers.answers(records)
@@ -285,9 +286,9 @@ class _Work:
                 )
         return by, rows, silent, {}, measured
 
-    @property
-    def _options(self) -> dict[str, int]:
-        return {"resamples": self.settings.resamples, "seed": self.settings.seed}
+    def _options(self, records: Sequence[Record]) -> Any:
+        clusters = clusters_of([record.id for record in records], self.opened.together)
+        return {"resamples": self.settings.resamples, "seed": self.settings.seed, "clusters": clusters}
 
     def _truth(self, records: Sequence[Record]) -> Floats:
         return np.asarray([self.attribute.values[record.id] for record in records], np.float64)

@@ -120,6 +120,7 @@ class _World:
     found: Evaluated = field(default_factory=Evaluated)
     learnt: Evaluated = field(default_factory=Evaluated)
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    together: dict[str, str] = field(default_factory=dict)
     label: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +131,7 @@ class _World:
 
     @property
     def options(self) -> Any:
-        return {"resamples": self.settings.resamples, "seed": self.settings.seed}
+        return {"resamples": self.settings.resamples, "seed": self.settings.seed, "together": self.together}
 
     @property
     def fused(self) -> Embeddings:
@@ -197,7 +198,8 @@ def _prepare(model: Path, data: Path, settings: EvaluateSettings, say: Progress,
     if settings.label is not None:
         opened.label(settings.label)
     say("reading", 0, len(numbers))
-    world = _World(rows, embedder, settings, say, list(records_of(rows, numbers)), labels=labels)
+    records = list(records_of(rows, numbers))
+    world = _World(rows, embedder, settings, say, records, labels=labels, together=opened.together)
     world.label = settings.label or next(iter(labels), None)
     if world.label is None:
         world.notes.append("The data has no labels: label retrieval, probes and clusters are left out.")
@@ -250,7 +252,6 @@ def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
     retrievals = _retrievals(world)
     step("subsets against subsets")
     single = {s: e for s, e in found.fused.items() if s}
-    groups = {r.id: r.group for r in world.records if r.group is not None}
     matrix = subset_matrix(single, **world.options)
     comparisons: tuple[Comparison, ...] = ()
     scores: tuple[SubsetScore, ...] = ()
@@ -259,7 +260,7 @@ def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
         comparisons = (_compare(world),)
         scores = subset_scores(found.fused, world.chosen, **world.options)
     step("probes")
-    plan = ProbePlan(world.learnt, found, world.labels, world.names, settings.resamples, settings.seed)
+    plan = ProbePlan(world.learnt, found, world.labels, world.names, world.options)
     probes = probe_labels(plan, world.label)
     step("clusters")
     weights, note = mean_harmony(world.embedder.recipe, found)
@@ -297,7 +298,7 @@ def _measure(world: _World, model: Path, data: Path, command: str) -> Report:
         titles={r.id: title_of(r) for r in world.records},
         descriptions={i: v for i, v in world.chosen.items() if i in found.presence},
         leaks=tuple(label_leak(world.records, v, name, world.names) for name, v in world.labels.items()),
-        notes=_notes(world, bool(groups)),
+        notes=_notes(world),
     )
     return headlines.with_headlines(report, world.label)
 
@@ -379,7 +380,7 @@ def _breakdowns(world: _World, comparisons: Sequence[Comparison]) -> tuple[Break
     return tuple(out)
 
 
-def _notes(world: _World, grouped: bool) -> tuple[str, ...]:
+def _notes(world: _World) -> tuple[str, ...]:
     settings, train = world.settings, len(world.learnt.presence)
     told = [
         f"Model {world.embedder.model}, {json.dumps(dict(world.embedder.modalities))}.",
@@ -389,8 +390,8 @@ def _notes(world: _World, grouped: bool) -> tuple[str, ...]:
         "“as is” means whatever an item has. Zero imputation attends blank cells in place of every modality "
         "left out; mean fusion averages the modalities' own vectors.",
     ]
-    if grouped:
-        told.append("Items of one group (variants of a product) are different items in instance retrieval.")
+    if any(record.id in world.together for record in world.records):
+        told.append("Variants of a product are different items in instance retrieval. Intervals draw whole groups.")
     if not world.embedder.recipe.objective.aligned:
         told.append(
             f"Nothing in this model's objective ({world.embedder.recipe.objective.kind}) makes the vectors of single "

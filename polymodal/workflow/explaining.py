@@ -127,8 +127,8 @@ def explain_catalogue(
     found = opened.vectors(records, "embedding", all_subsets(names))
     learnt, notes = _learnt(opened, settings, names, {r.id for r in records})
     values = values_of(settings.score, found, names, keys, learnt)
-    result = task.worth(values, others_of(opened, found, values), **_options(settings))
-    bits, pairs = _probed(learnt, found, names, keys, settings)
+    result = task.worth(values, others_of(opened, found, values), **_options(opened, settings))
+    bits, pairs = _probed(learnt, found, names, keys, _options(opened, settings))
     if learnt is not None and not pairs and len(names) > 1:
         notes.append("No pair of modalities has enough labelled items that have both, to learn from and to test.")
     detections: tuple[Detection, ...] = ()
@@ -189,8 +189,8 @@ def values_of(
     return task.probability_values(found.fused, found.presence, names, keys, learnt.fused[AS_IS])
 
 
-def _options(settings: ExplainSettings) -> Any:
-    return {"resamples": settings.resamples, "seed": settings.seed}
+def _options(opened: Opened, settings: ExplainSettings) -> Any:
+    return {"resamples": settings.resamples, "seed": settings.seed, "together": opened.together}
 
 
 def _learnt(
@@ -222,7 +222,7 @@ def others_of(opened: Opened, found: Evaluated, values: Values) -> dict[str, Flo
 
 
 def _probed(
-    learnt: Evaluated | None, found: Evaluated, names: Sequence[str], keys: Mapping[str, str], settings: ExplainSettings
+    learnt: Evaluated | None, found: Evaluated, names: Sequence[str], keys: Mapping[str, str], options: Any
 ) -> tuple[dict[str, Interval], tuple[PairSplit, ...]]:
     """What probes read from each modality alone, and from pairs."""
     if learnt is None:
@@ -234,7 +234,7 @@ def _probed(
     # matrices this small are slower on two threads that fight for busy cores than on one
     with threadpool_limits(1):
         asked = (learnt.fused, found.fused, names, keys)
-        return task.probe_bits(*asked, **_options(settings)), task.pair_splits(*asked, **_options(settings))
+        return task.probe_bits(*asked, **options), task.pair_splits(*asked, **options)
 
 
 def _checked(
@@ -255,7 +255,7 @@ def _checked(
     if not np.isfinite(values.whole).any():
         return ()
     made = task.worth(values, others_of(opened, again, values), resamples=0)
-    return trusted.detect(made.readings, values, truth, **_options(settings))
+    return trusted.detect(made.readings, values, truth, **_options(opened, settings))
 
 
 def _written(result: ExplainResult, out: Path, command: str) -> ExplainResult:

@@ -158,7 +158,7 @@ class Learning:
 
     def _against(self, name: str, ours: Mapping[str, str], other: Mapping[str, str]) -> Control:
         options: Any = {"resamples": self.settings.resamples, "seed": self.settings.seed}
-        return against(name, ours, other, self.values, **options)
+        return against(name, ours, other, self.values, together=self.opened.together, **options)
 
 
 def one_thread(do: Callable[[], T]) -> T:

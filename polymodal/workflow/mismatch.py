@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from polymodal.evaluate import Interval, interval
-from polymodal.tasks.items import Bools, Floats, Items
+from polymodal.evaluate.intervals import clusters_of, within
+from polymodal.tasks.items import Bools, Floats, Ints, Items
 from polymodal.tasks.mismatch import (
     Disagreement,
     disagreement,
@@ -232,14 +233,16 @@ def _named(items: Items, name: str) -> str:
     return f"{name} {said[:40]!r}" if said else name
 
 
-def _rankings(runs: Sequence[tuple[Floats, Floats, Bools]], settings: MismatchSettings) -> tuple[Ranked, ...]:
+def _rankings(
+    runs: Sequence[tuple[Floats, Floats, Bools]], clusters: Sequence[Ints], settings: MismatchSettings
+) -> tuple[Ranked, ...]:
     rng = np.random.default_rng(settings.seed)
     named: dict[str, list[tuple[Floats, Bools]]] = {
         "calibrated": [(ours, wrong) for ours, _, wrong in runs],
         "mean cosine": [(raw, wrong) for _, raw, wrong in runs],
         "random order": [(rng.random(len(wrong)), wrong) for _, _, wrong in runs],
     }
-    return compare_rankings(named, resamples=settings.resamples, seed=settings.seed)
+    return compare_rankings(named, clusters=clusters, resamples=settings.resamples, seed=settings.seed)
 
 
 def _known(items: Items, scores: Floats, wrong_ids: set[str], settings: MismatchSettings) -> Swapped | None:
@@ -248,17 +251,24 @@ def _known(items: Items, scores: Floats, wrong_ids: set[str], settings: Mismatch
     if not wrong.any() or wrong.all():
         return None
     raw = raw_disagreement(items, settings.modality)[judged]
-    rankings = _rankings([(scores[judged], raw, wrong)], settings)
+    rankings = _rankings([(scores[judged], raw, wrong)], [_clusters(items)[judged]], settings)
     return Swapped(settings.modality or "", int(wrong.sum()), int(judged.sum()), rankings)
+
+
+def _clusters(items: Items) -> Ints:
+    """(n,) the code of each item's group, which is drawn whole in every interval, all repetitions together."""
+    found = clusters_of(items.ids, items.groups)
+    return np.arange(len(items)) if found is None else found
 
 
 def _planted(opened: Opened, items: Items, parts: Sequence[Bools], settings: MismatchSettings) -> list[Swapped]:
     """Each modality in turn (or the one asked for), among items that the model was not trained on, if there are any."""
     among = parts[1] if parts else np.ones(len(items), np.bool_)
     label = opened.label(settings.label)[1] if opened.labels or settings.label else None
-    out = []
+    out, clusters = [], _clusters(items)
     for modality in [settings.modality] if settings.modality else list(items.towers):
         runs, named, size = [], [], 0
+        of_runs, of_named = [], []
         for repeat in range(_REPEATS):
             seed = settings.seed + repeat
             try:
@@ -271,13 +281,17 @@ def _planted(opened: Opened, items: Items, parts: Sequence[Bools], settings: Mis
             scores = found.score(settings.modality)
             judged = np.isfinite(scores) & among
             runs.append((scores[judged], raw_disagreement(changed, settings.modality)[judged], wrong[judged]))
-            several = np.isfinite(found.odds).sum(1) > 2
-            named += [found.suspects(row)[0] == modality for row in np.flatnonzero(wrong & several).tolist()]
+            of_runs.append(clusters[judged])
+            several = np.flatnonzero(wrong & (np.isfinite(found.odds).sum(1) > 2))
+            named += [found.suspects(row)[0] == modality for row in several.tolist()]
+            of_named += clusters[several].tolist()
             size = int(judged.sum())
         if runs:
-            right = interval(np.asarray(named, np.float64), resamples=settings.resamples, seed=settings.seed)
+            codes = within(np.asarray(of_named, np.int64), np.arange(len(named)))
+            options: Any = {"resamples": settings.resamples, "seed": settings.seed, "clusters": codes}
+            right = interval(np.asarray(named, np.float64), **options)
             total = sum(int(wrong.sum()) for _, _, wrong in runs)
-            out.append(Swapped(modality, total, size, _rankings(runs, settings), right if named else None))
+            out.append(Swapped(modality, total, size, _rankings(runs, of_runs, settings), right if named else None))
     if not out:
         raise BadInput("--plant", "fewer cells than there are items with two modalities", settings.plant)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +39,12 @@ class Opened:
     embedder: Embedder
     labels: dict[str, dict[str, str]]
     progress: Progress | None = None
+
+    @cached_property
+    def together(self) -> dict[str, str]:
+        """id -> group of the rows that have one: intervals draw whole groups."""
+        names = zip(self.rows.index["id"].to_pylist(), self.rows.index["group"].to_pylist(), strict=True)
+        return {i: group for i, group in names if group is not None}
 
     @property
     def mixes_first(self) -> bool:

@@ -160,6 +160,7 @@ def find_outliers(
                 draws=settings.draws,
                 resamples=settings.resamples,
                 seed=settings.seed,
+                together=opened.together,
                 progress=move,
             )
         )
@@ -169,7 +170,9 @@ def find_outliers(
     broken = faults.pop("broken file", {})
     scores = one_thread(lambda: stranger_scores(known, vectors.fused, values or None, seed=settings.seed))
     planted = tuple(
-        _planted(kind, items, ranking, vectors, scores, evidence, settings) for kind, items in faults.items() if items
+        _planted(kind, items, ranking, vectors, scores, evidence, settings, opened.together)
+        for kind, items in faults.items()
+        if items
     )
     titles = {record.id: title_of(record) for record in vectors.records}
     first = ranking[:_LISTED]
@@ -249,6 +252,7 @@ def _planted(
     scores: Mapping[str, np.ndarray],
     evidence: Sequence[Evidence],
     settings: OutlierSettings,
+    together: Mapping[str, str],
 ) -> Planted:
     """Over the items that have the modality of the faults and another one to compare it with."""
     names = set(faults.values())
@@ -267,8 +271,8 @@ def _planted(
     fits = [one for one in evidence if names & set(one.modality.split(" + ")) and "fit" in one.name]
     if fits:
         every["misfit of that modality"] = np.asarray([max(e.values.get(i, 0.0) for e in fits) for i in compared])
-    options: Any = {"resamples": settings.resamples, "seed": settings.seed}
-    found = {name: auroc_interval(values[~wrong], values[wrong], **options) for name, values in every.items()}
+    options: Any = {"resamples": settings.resamples, "seed": settings.seed, "together": together}
+    found = {name: auroc_interval(compared, values, wrong, **options) for name, values in every.items()}
     wanted = set(compared)
     first = [one for one in ranking if one.id in wanted][: int(wrong.sum())]
     hits = [one for one in first if one.id in faults]

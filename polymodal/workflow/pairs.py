@@ -53,6 +53,14 @@ class QueryLog:
             q for q, items in self.right.items() if set[str]().union(*(self.splits[i] for i in items)) == {split}
         )
 
+    def together(self, groups: Mapping[str, str]) -> dict[str, str]:
+        """Query -> the group of its first item, or that item: queries for one product are no independent observations.
+
+        Args:
+            groups: id -> group of the items.
+        """
+        return {query: f"item {groups.get(items[0], items[0])}" for query, items in self.right.items()}
+
     def records(self, queries: tuple[str, ...], modality: str) -> list[Record]:
         """Queries as records of one modality."""
         return [Record(q, {modality: self.texts[q]}) for q in queries]

@@ -19,14 +19,13 @@ _MOST_CLASSES = 200
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Vectors of the rows that probes learn from and are tested on, labels, modality names, bootstrap."""
+    """Vectors of the rows that probes learn from and are tested on, labels, modality names, options of intervals."""
 
     learnt: Evaluated
     tested: Evaluated
     labels: Mapping[str, Mapping[str, str]]
     names: Sequence[str]
-    resamples: int
-    seed: int
+    options: Mapping[str, Any]
 
 
 def probe_name(label: str, source: str, where: str = "") -> str:
@@ -57,14 +56,13 @@ def _probe_labels(plan: ProbePlan, chosen: str | None) -> list[Classification]:
             continue
         out.append(fused)
         if label == chosen:
-            options: Any = {"resamples": plan.resamples, "seed": plan.seed}
             out.append(
                 knn_probe(
                     plan.learnt.fused[AS_IS],
                     plan.tested.fused[AS_IS],
                     values,
                     name=probe_name(label, "fused"),
-                    **options,
+                    **plan.options,
                 )
             )
         single = {name: probe for name in plan.names if (probe := _single(plan, label, name)) is not None}
@@ -106,4 +104,4 @@ def _probe(
     if sum(n > 1 for n in counts.values()) < 2 or len(counts) > _MOST_CLASSES or not tested:
         return None
     name = probe_name(label, source, where)
-    return linear_probe(train, test, values, penalties=_PENALTIES, name=name, resamples=plan.resamples, seed=plan.seed)
+    return linear_probe(train, test, values, penalties=_PENALTIES, name=name, **plan.options)

@@ -26,6 +26,7 @@ from polymodal.evaluate import (
     write_qrels,
     write_run,
 )
+from polymodal.evaluate.intervals import clusters_of, within
 from polymodal.tasks.blend import Blend
 from polymodal.tasks.two_stage import Cost
 from polymodal.types import BadInput
@@ -196,8 +197,10 @@ def retrieve_data(
     work, judged = _searches(opened, settings, log)
     asked, corpus = work.queries, work.corpus
     lists = [work.blended(one.relevance.own, learnt.get(one.name, {})) for one in judged]
+    together = {**opened.together, **(log.together(opened.together) if log is not None else {})}
     findings = tuple(
-        _finding(one, found, asked, len(corpus.ids), settings) for one, found in zip(judged, lists, strict=True)
+        _finding(one, found, asked, len(corpus.ids), settings, together)
+        for one, found in zip(judged, lists, strict=True)
     )
     notes = [*(log.notes if log is not None else ()), *(note for one in judged for note in one.notes), *work.notes]
     made = RetrieveResult(
@@ -290,14 +293,20 @@ def _drawn(rows: npt.NDArray[np.int64], settings: RetrieveSettings) -> npt.NDArr
 
 
 def _finding(
-    judged: Judgement, lists: Mapping[str, Lists], asked: Side, corpus: int, settings: RetrieveSettings
+    judged: Judgement,
+    lists: Mapping[str, Lists],
+    asked: Side,
+    corpus: int,
+    settings: RetrieveSettings,
+    together: Mapping[str, str],
 ) -> Finding:
-    options: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
+    plain: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
+    options = {**plain, "clusters": clusters_of(asked.ids, together)}
     systems: dict[str, Retrieval] = {}
     scale: dict[str, Mapping[str, Interval]] = {}
     for name, (rows, _) in lists.items():
         systems[name] = measure_lists(
-            asked.ids, corpus, rows, judged.relevance, metrics=metric_names(settings.ks), **options
+            asked.ids, corpus, rows, judged.relevance, metrics=metric_names(settings.ks), together=together, **plain
         )
         if isinstance(judged.relevance, Keyed) and judged.name != "item":
             scale[name] = _scale(judged.relevance, rows, settings.ks, options)
@@ -321,7 +330,8 @@ def _scale(
     asked = np.flatnonzero(relevance.queries >= 0)
     judged = judge(relevance, asked, rows[asked])
     columns = np.stack([measure(judged, name, "scale") for name in names], 1)
-    return dict(zip(names, intervals(columns, **options), strict=True))
+    clusters = within(options["clusters"], asked)
+    return dict(zip(names, intervals(columns, **{**options, "clusters": clusters}), strict=True))
 
 
 def _write(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from polymodal.complete import Completer
 from polymodal.evaluate import top_k
+from polymodal.evaluate.intervals import clusters_of
 from polymodal.tasks.dedup import unit
 from polymodal.tasks.items import Items
 from polymodal.tasks.words import (
@@ -183,16 +184,17 @@ def _judged(work: _Texts, held: Sequence[str], texts: Mapping[str, str]) -> tupl
     records = [_hidden(r, name) for r in decoded_records(work.opened, held)]
     first = [stable_hash(f"half\0{r.group or r.id}") % 2 == 0 for r in records]
     parts = [[r for r, one in zip(records, first, strict=True) if one is wanted] for wanted in (True, False)]
-    options = {"resamples": work.settings.resamples, "seed": work.settings.seed}
+    options: Any = {"resamples": work.settings.resamples, "seed": work.settings.seed}
     truth = [[words_in(texts[r.id]) for r in part] for part in parts]
-    chosen = judge_words(work.propose(parts[0])[0], truth[0], k, **options)
+    clusters = [clusters_of([r.id for r in part], work.opened.together) for part in parts]
+    chosen = judge_words(work.propose(parts[0])[0], truth[0], k, clusters=clusters[0], **options)
     by = str(work.settings.by)
     if by not in [one.name for one in chosen]:
         by = max(chosen, key=lambda one: one.precision.mean).name
     found = work.propose(parts[1])[0]
     frequent = frequent_words(work.words, k)
     ways = {by: found[by], **found, FREQUENT: [frequent] * len(parts[1])}
-    return by, judge_words(ways, truth[1], k, **options)
+    return by, judge_words(ways, truth[1], k, clusters=clusters[1], **options)
 
 
 def _hidden(record: Record, name: str) -> Record:

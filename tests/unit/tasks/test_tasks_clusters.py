@@ -79,6 +79,23 @@ def test_the_jackknife_is_that_of_leaving_each_item_out():
         assert interval.high == pytest.approx(min(interval.mean + 1.96 * error, 1.0))
 
 
+def test_the_jackknife_leaves_whole_groups_out():
+    vectors, labels = blobs(60, noise=0.8)
+    found = cluster_items(vectors, 4)
+    groups = {i: f"g{at // 3}" for at, i in enumerate(found.ids[:45])}  # 15 groups of three, and 15 items alone
+    one = agreement(found, labels, "kind", together=groups)
+    truth, assigned = [labels[i] for i in found.ids], found.assigned.tolist()
+    units = [*(range(at, at + 3) for at in range(0, 45, 3)), *([at] for at in range(45, 60))]
+    for name, measure in (("nmi", nmi), ("ari", ari), ("purity", purity)):
+        kept = [[at for at in range(60) if at not in unit] for unit in units]
+        left = np.asarray([measure([truth[at] for at in rows], [assigned[at] for at in rows]) for rows in kept])
+        error = np.sqrt(29 / 30 * ((left - left.mean()) ** 2).sum())
+        interval = getattr(one, name)
+        assert interval.low == pytest.approx(interval.mean - 1.96 * error)
+    # one group of all leaves nothing: items are left out
+    assert agreement(found, labels, "kind", together=dict.fromkeys(found.ids, "g")) == agreement(found, labels, "kind")
+
+
 def test_the_silhouette_is_that_of_scikit_learn():
     vectors, _ = blobs(50, noise=0.7)
     assigned = cluster_items(vectors, 5).assigned

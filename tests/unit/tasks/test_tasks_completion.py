@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from polymodal.tasks.completion import (
     Calibration,
     blend,
-    calibration_error,
     judge,
     judge_numbers,
     neighbour_values,
     neighbour_votes,
     radius,
 )
+from polymodal.tasks.probability import error_interval
 from polymodal.types import BadInput
 
 
@@ -35,10 +35,10 @@ def test_calibration_undoes_a_wrong_temperature(sharp):
     assert found.doubt <= 0.03
     fresh, answers = logits(3000, 5, sharp, seed=1)
     share = np.exp(found.apply(fresh))
-    assert calibration_error(share.max(1), (share.argmax(1) == answers).astype(float)).mean < 0.03
+    assert error_interval(share.max(1), (share.argmax(1) == answers).astype(float)).mean < 0.03
     raw = np.exp(Calibration().apply(fresh))
     if sharp != 1.0:
-        assert calibration_error(raw.max(1), (raw.argmax(1) == answers).astype(float)).mean > 0.06
+        assert error_interval(raw.max(1), (raw.argmax(1) == answers).astype(float)).mean > 0.06
 
 
 def test_doubt_explains_cells_that_are_simply_wrong():
@@ -68,7 +68,7 @@ def test_calibration_error_by_hand():
     confidence = np.asarray([0.95, 0.91, 0.15, 1.0])
     right = np.asarray([1.0, 0.0, 0.0, 1.0])
     by_hand = (abs(0.95 + 0.91 + 1.0 - 2) + 0.15) / 4
-    found = calibration_error(confidence, right)
+    found = error_interval(confidence, right, bins=10)
     assert found.mean == pytest.approx(by_hand)
     assert found.low <= found.mean <= found.high + 0.2
 

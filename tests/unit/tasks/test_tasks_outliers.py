@@ -12,6 +12,7 @@ from polymodal.tasks.items import Items
 from polymodal.tasks.mismatch import disagreement
 from polymodal.tasks.outliers import (
     _resampled,
+    _Sides,
     auroc_interval,
     evidence_of,
     misfit,
@@ -70,7 +71,7 @@ def test_resampled_auroc_is_that_of_the_items_drawn(known, strange):
     from polymodal.evaluate.intervals import resample_weights
 
     one, two = np.asarray(known, np.float64), np.asarray(strange, np.float64)
-    found = _resampled(one, two, 5, 3)
+    found = _resampled(_Sides(one, two), 5, 3)
     mine = np.concatenate(list(resample_weights(len(one), 5, 3))).astype(int)
     theirs = np.concatenate(list(resample_weights(len(two), 5, 4))).astype(int)
     wanted = [auroc(np.repeat(one, a), np.repeat(two, b)) for a, b in zip(mine, theirs, strict=True)]
@@ -79,10 +80,19 @@ def test_resampled_auroc_is_that_of_the_items_drawn(known, strange):
 
 def test_the_interval_holds_the_figure():
     random = np.random.default_rng(0)
-    found = auroc_interval(random.normal(0, 1, 200), random.normal(1, 1, 50))
+    ids, strange = [f"i{at}" for at in range(250)], np.arange(250) >= 200
+    values = np.concatenate([random.normal(0, 1, 200), random.normal(1, 1, 50)])
+    found = auroc_interval(ids, values, strange)
     assert found.low < found.mean < found.high
     assert found.high - found.low < 0.2
-    assert auroc_interval(np.arange(3.0), np.arange(3.0) + 9, resamples=0).low == 1.0
+    assert auroc_interval(list("abcdef"), np.arange(6.0), np.arange(6) > 2, resamples=0).low == 1.0
+    # three variants of each, which say the same: as sure as of one
+    names = [f"{i}.{copy}" for i in ids for copy in range(3)]
+    groups = {name: name.split(".")[0] for name in names}
+    again = auroc_interval(names, np.repeat(values, 3), np.repeat(strange, 3), together=groups)
+    assert (again.low, again.high) == pytest.approx((found.low, found.high))
+    alone = auroc_interval(names, np.repeat(values, 3), np.repeat(strange, 3))
+    assert alone.high - alone.low < 0.7 * (found.high - found.low)
 
 
 def test_an_item_is_not_its_own_neighbour():

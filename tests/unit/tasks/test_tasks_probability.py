@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from polymodal.tasks.probability import Isotonic, Platt, brier, expected_error, parse_calibrator
+from polymodal.tasks.probability import Isotonic, Platt, brier, error_interval, expected_error, parse_calibrator
 from polymodal.types import BadInput
 
 
@@ -44,6 +44,7 @@ def test_isotonic_agrees_with_scikit_learn() -> None:
     assert np.allclose(Isotonic.fit(scores, right)(asked), other.predict(asked), atol=1e-9)
 
 
+@example([(5e-324, True), (-5e-324, False)])
 @given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=2, max_size=60))
 def test_both_keep_the_order_and_stay_probabilities(pairs: list[tuple[float, bool]]) -> None:
     scores, right = np.array([s for s, _ in pairs]), np.array([r for _, r in pairs])
@@ -67,10 +68,25 @@ def test_calibration_helps_on_other_pairs_than_it_was_fitted_on() -> None:
         assert brier(calibrated, right) < brier(np.full(len(right), right.mean()), right)
 
 
+def test_the_error_of_copies_is_as_sure_as_that_of_one() -> None:
+    scores, right = drawn(60, 3)
+    once = error_interval(scores, right, resamples=60)
+    cases = np.repeat(np.arange(60), 4)
+    many = error_interval(np.repeat(scores, 4), np.repeat(right, 4), resamples=60, clusters=cases)
+    assert (many.mean, many.low, many.high) == pytest.approx((once.mean, once.low, once.high))
+    assert many.n == 240
+    # what a resample says is the error of what it drew
+    rng = np.random.default_rng([0, 60])
+    rows = rng.integers(0, 60, (60, 60))
+    by_hand = [expected_error(scores[some], right[some]) for some in rows]
+    assert (once.low, once.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
+    assert error_interval([], []).n == 0
+
+
 def test_expected_error_by_hand() -> None:
     # one bin [0.8, 0.867): two at 0.8, one of them right; one at 0 that is right
     assert expected_error([0.82, 0.82, 0.0], [True, False, True]) == pytest.approx((2 * 0.32 + 1.0) / 3)
-    assert expected_error([0.82, 0.82, 0.0], [True, False, True], [1, 1, 0]) == pytest.approx(0.32)
+    assert expected_error([0.82, 0.82], [True, False]) == pytest.approx(0.32)
     assert expected_error([1.0], [True]) == 0
     assert brier([0.5, 1.0], [True, False]) == pytest.approx(0.625)
 

@@ -49,6 +49,25 @@ def test_repetitions_are_pooled_and_paired_with_the_first():
     assert control.better.mean == pytest.approx(1 - control.average_precision.mean)
 
 
+def test_repetitions_of_the_same_rows_make_nothing_surer():
+    """Three repetitions that say the same of the same rows are as sure as one."""
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 3 == 0
+    ours, control = random.random(60) + 0.3 * y, random.random(60)
+    rows = np.arange(60)
+
+    def figures(times: int, clusters):
+        runs = {"ours": [(ours, y)] * times, "control": [(control, y)] * times}
+        one, other = compare_rankings(runs, clusters=clusters, resamples=60)
+        found = [one.auroc, one.average_precision, other.precision, other.better]
+        return np.asarray([(f.mean, f.low, f.high) for f in found])
+
+    np.testing.assert_allclose(figures(3, [rows] * 3), figures(1, [rows]))
+    thrice = figures(3, None)
+    once = figures(1, None)
+    assert ((thrice[:, 2] - thrice[:, 1]) < 0.8 * (once[:, 2] - once[:, 1])).all()
+
+
 def test_nothing_sought_is_refused():
     with pytest.raises(BadInput, match="sought"):
         rank_figures(np.zeros(3), np.zeros(3, bool))

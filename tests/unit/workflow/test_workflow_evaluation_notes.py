@@ -15,6 +15,6 @@ def test_the_report_says_where_single_modalities_are_not_comparable(objective, w
     world = SimpleNamespace(
         settings=EvaluateSettings(), learnt=SimpleNamespace(presence={}), embedder=embedder, records=[], notes=["last"]
     )
-    notes = _notes(world, False)
+    notes = _notes(world)
     assert notes[-1] == "last"
     assert any("expect chance" in note and "m3ae" in note for note in notes) == warned
