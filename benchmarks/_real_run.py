@@ -23,8 +23,10 @@ from polymodal.catalogue.rows import Rows
 from polymodal.catalogue.schema import CONFIG_NAME, CatalogueConfig
 from polymodal.embed import Embedder
 from polymodal.evaluate import Relevance, interval, retrieve
+from polymodal.evaluate.intervals import clusters_of
 from polymodal.recipe import Recipe
 from polymodal.types import Embeddings, Record
+from polymodal.workflow.records import groups_of
 from polymodal.workflow.training import decoders, find_recipe, open_rows, prepare_data, split_rows, train
 
 Floats = npt.NDArray[np.float64]
@@ -35,12 +37,14 @@ CANDIDATES = "candidates"
 class Scores:
     """Figure -> (n,) value of each query, NaN where it cannot be judged. Every system judges the same queries.
 
-    `chance` holds the expected value of a random order (or of the most frequent label), `sizes` the candidates.
+    `chance` holds the expected value of a random order (or of the most frequent label), `sizes` the candidates,
+    `queries` the ids.
     """
 
     values: dict[str, Floats] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    queries: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def ranked(
         self, name: str, queries: Embeddings, corpus: Embeddings, relevance: Relevance, metrics: Mapping[str, str]
@@ -51,13 +55,14 @@ class Scores:
             self.values[f"{name} {shown}"] = found.per_query[metric]
             self.chance[f"{name} {shown}"] = found.chance[metric]
             self.sizes[f"{name} {shown}"] = len(corpus)
+            self.queries[f"{name} {shown}"] = queries.ids
 
     def answered(
         self, name: str, correct: Mapping[str, bool], order: Sequence[str], chance: float, classes: int
     ) -> None:
         """Right or wrong answers of a classifier."""
         self.values[name] = np.asarray([correct[i] for i in order], np.float64)
-        self.chance[name], self.sizes[name] = chance, classes
+        self.chance[name], self.sizes[name], self.queries[name] = chance, classes, tuple(order)
 
 
 class Task(Protocol):
@@ -160,7 +165,7 @@ def run_task(
         "facts": task.facts(rows),
         "audit": findings.warnings
         + [f"{m}: {n} x {reason}" for m, all_ in findings.reasons.items() for reason, n in all_.items()],
-        "figures": summarise([results[seed][0] for seed in seeds], systems),
+        "figures": summarise([results[seed][0] for seed in seeds], systems, groups_of(rows)),
     }
 
 
@@ -174,28 +179,33 @@ def recipe_of(
     return find_recipe(other or task.recipe, kinds, "tiny").override([*settings, *extra])
 
 
-def train_on(recipe: Recipe, shards: Path, run: Path, seed: int, trained: bool = True) -> None:
-    """Train with a seed; not `trained`: one step that changes nothing that can be seen."""
+def recipe_on(recipe: Recipe, shards: Path, seed: int, trained: bool = True) -> Recipe:
+    """The recipe with its data and a seed; not `trained`: of one step that changes nothing that can be seen."""
     settings = [f"data={json.dumps(str(shards))}", f"train.seed={seed}"]
     settings += [] if trained else ["train.steps=1", "train.learning_rate=1e-9"]
-    train(recipe.override(settings), run)
+    return recipe.override(settings)
 
 
 def _learn(
     task: Task, recipe: Recipe, rows: Rows, shards: Path, run: Path, seed: int, on: str, trained: bool = True
 ) -> tuple[Scores, float]:
     begun = time.monotonic()
-    train_on(recipe, shards, run, seed, trained)
+    train(recipe_on(recipe, shards, seed, trained), run)
     seconds = time.monotonic() - begun
     return task.measure(Embedder.load(run), rows, on), seconds
 
 
-def summarise(models: Sequence[Scores], controls: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """A line a figure: mean over seeds, 95 % bootstrap interval over queries, spread over seeds, chance, controls."""
+def summarise(
+    models: Sequence[Scores], controls: Mapping[str, Scores], together: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """A line a figure: mean over seeds, 95 % bootstrap interval over queries (groups of them), spread over seeds,
+    chance, controls."""
     lines = []
     for name in models[0].values:
         per_query = np.stack([scores.values[name] for scores in models])
-        whole = interval(per_query.mean(0))
+        clusters = clusters_of(models[0].queries[name], together)
+        whole = interval(per_query.mean(0), clusters=clusters)
+        others = {c: interval(s.values[name], clusters=clusters) for c, s in controls.items() if name in s.values}
         seeds = [float(np.nanmean(row)) for row in per_query]
         lines.append(
             {
@@ -208,7 +218,7 @@ def summarise(models: Sequence[Scores], controls: Mapping[str, Scores]) -> list[
                 "per_seed": seeds,
                 "sd": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
                 "chance": models[0].chance[name],
-                "controls": {c: interval(s.values[name]).to_json() for c, s in controls.items() if name in s.values},
+                "controls": {name: found.to_json() for name, found in others.items()},
             }
         )
     return lines

@@ -5,9 +5,9 @@
 
 Trains with the settings of `real_data.py` (which were chosen on the validation split for other figures), then runs the
 commands as a user would, each in a process of its own, for every seed and for the model before training. What a command
-printed as JSON is kept in OUT/NAME/seed-S, and is not computed again when the script goes on: another recipe wants
-another OUT. A figure is a mean over seeds with a 95 % interval (Student's t over seeds); controls that no seed changes
-have none. Where a command refuses, that is shown in place of its figures.
+printed as JSON is kept in OUT/NAME/seed-S, and is not computed again when the script goes on; a run of another recipe
+in OUT is refused. A figure is a mean over seeds with a 95 % interval (Student's t over seeds); controls that no seed
+changes have none. Where a command refuses, that is shown in place of its figures.
 
 What to know when reading:
 
@@ -31,15 +31,16 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _real_figures import READERS
-from _real_run import recipe_of, train_on
+from _real_run import recipe_of, recipe_on
 from compare_real import LABELS, TASKS, is_there, make_catalogue
 from rich.console import Console
 from rich.table import Table
 
 from polymodal.bench._base import over_seeds
 from polymodal.catalogue.reader import Catalogue
-from polymodal.types import PolymodalError
-from polymodal.workflow.training import prepare_data
+from polymodal.recipe import Recipe
+from polymodal.types import BadInput, PolymodalError
+from polymodal.workflow.training import prepare_data, train
 
 UNTRAINED = "untrained"
 LINKS = ("upsell", "related", "crosssell")
@@ -104,8 +105,11 @@ def learn(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Pat
     runs = {}
     for seed in [None, *options.seeds]:
         run = folder / (UNTRAINED if seed is None else f"seed-{seed}") / "run"
+        wanted = recipe_on(recipe, shards, seed or 0, trained=seed is not None)
         if not (run / "model").is_dir():
-            train_on(recipe, shards, run, seed or 0, trained=seed is not None)
+            train(wanted, run)
+        elif Recipe.parse(json.loads((run / "recipe.json").read_text())).replace(data=wanted.data) != wanted:
+            raise BadInput("--out", "a folder with runs of this recipe, or a new one", run, "Name another folder.")
         runs[run.parent.name] = run
     return runs
 

@@ -777,7 +777,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _m(
         "commands that do not know the groups of the data",
-        "workflow/opened.py",
+        "workflow/records.py",
         "return {i: group for i, group in names if group is not None}",
         "return {i: group for i, group in names if group is None and group is not None}",
         "tests/unit/workflow/test_workflow_groups.py",

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from polymodal.evaluate import rank_of, top_k
 from polymodal.evaluate.outliers import auroc
 from polymodal.tasks.items import Bools, Floats, Ints, Items
+from polymodal.tasks.probability import logistic
 from polymodal.types import BadInput, Embeddings
 
 __all__ = ["Disagreement", "Fit", "disagreement", "fit_share", "nearest_by", "raw_disagreement", "swap_cells"]
 
 _LEAST = 20  # cells of two modalities, from which on it can be said what is usual for them
 _DRAWS = 5  # exchanged cells for every true one
+_RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -172,17 +174,13 @@ def _evidence(fit: Fit, parts: Sequence[Bools], rng: np.random.Generator, n: int
     return found, auroc(np.concatenate(exchanged_of), np.concatenate(true_of))
 
 
-def _logistic(false: Floats, true: Floats, steps: int = 30) -> tuple[float, float]:
+def _logistic(false: Floats, true: Floats) -> tuple[float, float]:
     """Slope (at least 0) and offset of log p(true) / p(false), both taken to be equally frequent."""
-    x = np.concatenate([true, false])
-    y = np.concatenate([np.ones(len(true)), np.zeros(len(false))])
-    weight = np.where(y > 0, 0.5 / len(true), 0.5 / len(false))
-    inputs, beta = np.stack([x, np.ones(len(x))], 1), np.zeros(2)
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(inputs @ beta, -30, 30)))
-        bend = (inputs * (weight * p * (1 - p))[:, None]).T @ inputs + 1e-4 * np.eye(2)
-        beta = beta + np.linalg.solve(bend, inputs.T @ (weight * (y - p)) - 1e-4 * beta)
-    return (float(beta[0]), float(beta[1])) if beta[0] > 0 else (0.0, 0.0)
+    target = np.concatenate([np.ones(len(true)), np.zeros(len(false))])
+    weight = np.where(target > 0, 0.5 / len(true), 0.5 / len(false))
+    # the ridge keeps the slope finite where no exchanged pair agrees as well as any true one
+    slope, offset = logistic(np.concatenate([true, false]), target, weight, ridge=_RIDGE)
+    return (slope, offset) if slope > 0 else (0.0, 0.0)
 
 
 def raw_disagreement(items: Items, modality: str | None = None) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ __all__ = [
     "brier",
     "error_interval",
     "expected_error",
+    "logistic",
     "parse_calibrator",
 ]
 
@@ -46,18 +47,11 @@ class Platt:
         s, y = _pairs(scores, right)
         # centred and scaled, because cosines of one pool lie close together
         middle, spread = float(s.mean()), float(s.std()) or 1.0
-        x = np.stack([(s - middle) / spread, np.ones(len(s))], 1)
         positive = float(y.sum())
         target = np.where(y, (positive + 1) / (positive + 2), 1 / (len(y) - positive + 2))
-        w = np.array([0.0, np.log((positive + 1) / (len(y) - positive + 1))])
-        for _ in range(100):
-            p = _sigmoid(x @ w)
-            gradient = x.T @ (p - target)
-            if np.abs(gradient).max() < 1e-9 * len(s):
-                break
-            hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2)
-            w = _descend(w, np.asarray(np.linalg.solve(hessian, gradient), np.float64), x, target)
-        return cls(float(w[0] / spread), float(w[1] - w[0] * middle / spread))
+        start = float(np.log((positive + 1) / (len(y) - positive + 1)))
+        slope, offset = logistic((s - middle) / spread, target, np.ones(len(s)), start=start)
+        return cls(slope / spread, offset - slope * middle / spread)
 
     def __call__(self, scores: npt.ArrayLike) -> Floats:
         """Probabilities (n,) in [0, 1]."""
@@ -128,6 +122,27 @@ def parse_calibrator(data: Mapping[str, Any]) -> Calibrator:
     raise BadInput("calibration", "a calibrator of kind platt or isotonic", repr(data), "Fit it again.")
 
 
+def logistic(
+    scores: Floats, target: Floats, weight: Floats, *, ridge: float = 0.0, start: float = 0.0
+) -> tuple[float, float]:
+    """Slope and offset of the logistic regression of one score, by Newton's method with halved steps.
+
+    Args:
+        scores, target, weight: (n,) score, wished probability and weight of each pair.
+        ridge: of the squares of both; start: the first offset.
+    """
+    x, w = np.stack([scores, np.ones(len(scores))], 1), np.array([0.0, start])
+    for _ in range(100):
+        p = _sigmoid(x @ w)
+        gradient = x.T @ (weight * (p - target)) + ridge * w
+        if np.abs(gradient).max() < 1e-9 * weight.sum():
+            break
+        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + (ridge + 1e-12) * np.eye(2)
+        step = np.asarray(np.linalg.solve(hessian, gradient), np.float64)
+        w = _descend(w, step, lambda w: _loss(w, x, target, weight) + ridge / 2 * float(w @ w))
+    return float(w[0]), float(w[1])
+
+
 def expected_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> float:
     """Expected calibration error, in [0, 1]: sum over bins of share * |mean probability - share that is right|.
 
@@ -192,17 +207,17 @@ def _sigmoid(x: Floats) -> Floats:
     return np.asarray(np.where(x >= 0, 1.0, small) / (1 + small), np.float64)
 
 
-def _loss(w: Floats, x: Floats, target: Floats) -> float:
+def _loss(w: Floats, x: Floats, target: Floats, weight: Floats) -> float:
     z = x @ w
-    return float((np.logaddexp(0.0, z) - target * z).sum())
+    return float((weight * (np.logaddexp(0.0, z) - target * z)).sum())
 
 
-def _descend(w: Floats, step: Floats, x: Floats, target: Floats) -> Floats:
+def _descend(w: Floats, step: Floats, loss: Callable[[Floats], float]) -> Floats:
     """One step of Newton, halved until the loss does not rise."""
-    now, size = _loss(w, x, target), 1.0
+    now, size = loss(w), 1.0
     while size > 1e-10:
         fresh = np.asarray(w - size * step, np.float64)
-        if _loss(fresh, x, target) <= now:
+        if loss(fresh) <= now:
             return fresh
         size /= 2
     return w

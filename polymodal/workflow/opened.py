@@ -16,7 +16,7 @@ from polymodal.embed import Embedder
 from polymodal.evaluate import Subset
 from polymodal.nn.stages import Stage
 from polymodal.types import BadInput, Record
-from polymodal.workflow.records import check_shapes, draw_rows, label_columns, records_of
+from polymodal.workflow.records import check_shapes, draw_rows, groups_of, label_columns, records_of
 from polymodal.workflow.subsets import Evaluated, embed_subsets
 from polymodal.workflow.training import open_rows, split_rows
 from polymodal.workflow.vectors import check_kinds
@@ -43,8 +43,7 @@ class Opened:
     @cached_property
     def together(self) -> dict[str, str]:
         """id -> group of the rows that have one: intervals draw whole groups."""
-        names = zip(self.rows.index["id"].to_pylist(), self.rows.index["group"].to_pylist(), strict=True)
-        return {i: group for i, group in names if group is not None}
+        return groups_of(self.rows)
 
     @property
     def mixes_first(self) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "check_names",
     "check_shapes",
     "draw_rows",
+    "groups_of",
     "label_columns",
     "records_of",
     "rows_of_ids",
@@ -85,6 +86,12 @@ def check_shapes(rows: Rows, modalities: Mapping[str, Modality]) -> None:
                     f"{'x'.join(map(str, value.shape[1:]))} in {rows.folder}",
                     "Prepare for the same size as the model: polymodal prepare DATA OUT --size tiny|small|base",
                 )
+
+
+def groups_of(rows: Rows) -> dict[str, str]:
+    """Id -> group, of the rows that have one."""
+    names = zip(rows.index["id"].to_pylist(), rows.index["group"].to_pylist(), strict=True)
+    return {i: group for i, group in names if group is not None}
 
 
 def label_columns(rows: Rows) -> dict[str, dict[str, str]]:

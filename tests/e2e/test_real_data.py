@@ -98,13 +98,16 @@ def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_summary_averages_seeds_per_query_and_keeps_unjudged_queries_out() -> None:
     def scores(values: list[float]) -> _real_run.Scores:
-        return _real_run.Scores({"f": np.asarray(values)}, {"f": 0.25}, {"f": 4})
+        return _real_run.Scores({"f": np.asarray(values)}, {"f": 0.25}, {"f": 4}, {"f": ("a", "b", "c")})
 
-    line = _real_run.summarise([scores([1, 0, np.nan]), scores([1, 1, np.nan])], {"c": scores([0, 0, np.nan])})[0]
+    models, controls = [scores([1, 0, np.nan]), scores([1, 1, np.nan])], {"c": scores([0, 0, np.nan])}
+    line = _real_run.summarise(models, controls, {})[0]
     assert (line["mean"], line["queries"], line["per_seed"]) == (0.75, 2, [0.5, 1.0])
     assert line["sd"] == pytest.approx(np.std([0.5, 1.0], ddof=1))
     assert line["low"] <= 0.75 <= line["high"]
     assert line["controls"]["c"]["mean"] == 0
+    one = _real_run.summarise(models, controls, {"b": "g", "c": "g"})[0]
+    assert (one["mean"], one["low"], one["high"]) == (0.75, line["low"], line["high"])  # c is never judged
 
 
 def test_product_vectors_are_means_of_unit_length() -> None:
@@ -135,3 +138,5 @@ def test_every_seed_runs_the_commands_once_and_goes_on(tmp_path: Path, capsys: p
     again = real_tasks.main([*asked, "--only", "cluster", "--json"])
     assert again == found
     assert "cluster {model}" not in capsys.readouterr().err
+    with pytest.raises(BadInput, match="runs of this recipe"):
+        real_tasks.main([*asked, "--set", "train.learning_rate=0.1", "--only", "cluster", "--json"])
