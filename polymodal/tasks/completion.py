@@ -27,6 +27,7 @@ __all__ = [
     "neighbour_values",
     "neighbour_votes",
     "radius",
+    "skewed",
 ]
 
 _VOTE = 0.07  # temperature of the votes of neighbours, as of the k-NN probe
@@ -194,6 +195,11 @@ def judge(
             )
         )
     return tuple(out)
+
+
+def skewed(numbers: Floats) -> bool:
+    """Whether numbers are better told by factors than by differences, as prices are."""
+    return bool(numbers.min() > 0 and numbers.max() > 5 * np.median(numbers))
 
 
 def radius(truth: Floats, answers: Floats, level: float, logarithmic: bool = False) -> float:

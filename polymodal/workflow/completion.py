@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from polymodal.complete import Completer
 from polymodal.evaluate.intervals import clusters_of
-from polymodal.tasks.completion import Judged, Measured, codes_of, judge, judge_numbers, radius
+from polymodal.tasks.completion import Judged, Measured, codes_of, judge, judge_numbers, radius, skewed
 from polymodal.tasks.items import Floats, Ints, Items
 from polymodal.types import BadInput, Record
 from polymodal.workflow._attribute import (
@@ -245,7 +245,7 @@ class _Work:
     def numbers(self, numbers: Numbers) -> Made:
         """Proposals of numbers, with intervals."""
         level, known = self.settings.min_confidence, numbers.known
-        logarithmic = bool(known.min() > 0 and known.max() > 5 * np.median(known))
+        logarithmic = skewed(known)
         middle = float(np.median(known))
         reach: dict[tuple[str, str], float] = {}
         errors: dict[str, list[Floats]] = {way: [] for way in numbers.ways}
