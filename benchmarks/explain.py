@@ -65,13 +65,29 @@ def probes(opened: Opened, learnt: Any, found: Any) -> dict[str, list[float]]:
     return out
 
 
+def splits(opened: Opened, learnt: Any, found: Any) -> dict[str, dict[str, list[float]]]:
+    """Part of the information -> label -> bits of each modality, mean over the pairs that it is in."""
+    out: dict[str, dict[str, list[float]]] = {f"{part} in pairs, bits": {} for part in ("unique", "shared", "synergy")}
+    for label in PLANTED:
+        pairs = task.pair_splits(learnt.fused, found.fused, NAMES, opened.labels[label], resamples=0)
+        both = [(p.first, p.unique_first, p) for p in pairs] + [(p.second, p.unique_second, p) for p in pairs]
+        for part in ("unique", "shared", "synergy"):
+            out[f"{part} in pairs, bits"][label] = [
+                float(
+                    np.mean([(own if part == "unique" else getattr(p, part)).mean for n, own, p in both if n == name])
+                )
+                for name in NAMES
+            ]
+    return out
+
+
 def over_catalogue(means: dict[str, list[float]], draws: int = 10_000) -> dict[str, Any]:
     """Mean over labels of the rank correlation of five modalities with what was planted, and its p."""
     random = np.random.default_rng(0)
     found, null = [], np.zeros(draws)
     for label, planted in PLANTED.items():
         x, y = (_ranks(np.asarray(v)) for v in (means[label], planted))
-        scale = np.linalg.norm(x) * np.linalg.norm(y)
+        scale = max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12)  # all alike: a reading that ranks nothing
         found.append(float(x @ y / scale))
         orders = random.permuted(np.tile(np.arange(len(NAMES)), (draws, 1)), axis=1)
         null += y[orders] @ x / scale
@@ -168,6 +184,7 @@ def main() -> None:
         learnt = opened.vectors(opened.records("train"), "train", [frozenset({n}) for n in NAMES])
         with threadpool_limits(1):
             means["probe, bits"] = probes(opened, learnt, found)
+            means |= splits(opened, learnt, found)
         out["catalogue"] = {name: over_catalogue(one) for name, one in means.items()}
         out["means"] = means
         told = told_by(records, Truth.read(args.truth))
