@@ -324,7 +324,7 @@ def evaluate(
         label: What counts as the same in label retrieval; the first label by default.
         train_split: Items that the probes learn from.
         max_items: Evaluate at most this many.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap, which draws whole groups (variants of a product).
     """
     from polymodal.workflow.evaluation import EvaluateSettings
     from polymodal.workflow.evaluation import evaluate as run_evaluation

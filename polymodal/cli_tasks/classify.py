@@ -60,7 +60,7 @@ def classify(
         controls: Also answer in the ways that must be beaten; --no-controls is faster.
         set_: Settings of the fine-tuning, such as epochs=10 learning_rate=2e-4 layer_decay=0.8.
         seed: Of the fine-tuning and of what is drawn.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap, which draws whole groups (variants of a product).
     """
     from polymodal.tasks.finetune import FinetuneConfig
     from polymodal.workflow.classify import ClassifySettings, apply_classifier

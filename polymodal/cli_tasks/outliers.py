@@ -49,7 +49,7 @@ def outliers(
         draws: How often; 0 leaves that out.
         truth: Parquet file of known faults (id, outlier: the faulty modality); truth.parquet in DATA by default.
         top: Show so many.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap, which draws whole groups (variants of a product).
     """
     from polymodal.workflow.outlier_text import outlier_text
     from polymodal.workflow.outliers import OutlierSettings, find_outliers

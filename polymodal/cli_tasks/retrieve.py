@@ -79,7 +79,7 @@ def retrieve(
         every_pair: Let it score every pair too, to see what the first stage loses.
         learn_split: Learn on the queries of this split how much each search counts, and add the searches blended so.
         out: Folder for a TREC run of every search, the qrels and retrieval.json.
-        resamples: Of the bootstrap intervals.
+        resamples: Of the bootstrap, which draws whole groups (variants of a product).
         seed: Of drawing queries and of the bootstrap.
     """
     from polymodal.workflow.retrieval import RetrieveSettings, retrieve_data

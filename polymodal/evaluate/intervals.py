@@ -24,6 +24,7 @@ __all__ = [
     "Together",
     "bounds",
     "clusters_of",
+    "groups_note",
     "interval",
     "intervals",
     "paired",
@@ -90,6 +91,14 @@ def clusters_of(ids: Sequence[str], together: Together) -> Clusters:
     names = [("group", known[i]) if i in known else ("id", i) for i in ids]
     code = {name: at for at, name in enumerate(dict.fromkeys(names))}
     return np.asarray([code[name] for name in names], np.int64) if len(code) < len(names) else None
+
+
+def groups_note(ids: Sequence[str], together: Together, what: str = "items") -> str:
+    """What to say of intervals over these ids; "" where no two are of one group."""
+    clusters = clusters_of(ids, together)
+    if clusters is None:
+        return ""
+    return f"Intervals are of 95 % and draw whole groups: {len(ids)} {what} of {int(clusters.max()) + 1}."
 
 
 def resample_weights(n: int, resamples: int, seed: int, clusters: Clusters = None) -> Iterator[npt.NDArray[np.float32]]:

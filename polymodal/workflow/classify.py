@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from polymodal.evaluate import Leak, LinearFit, label_leak, leak_warning
+from polymodal.evaluate.intervals import groups_note
 from polymodal.evaluate.values import plain
 from polymodal.tasks.classify import Classifier, Predictions
 from polymodal.tasks.finetune import Epoch
@@ -21,7 +22,7 @@ from polymodal.workflow.files import check_table_path, write_json, write_table
 from polymodal.workflow.finetuning import Tuned
 from polymodal.workflow.item_vectors import ItemVectors, embed_rows, part_of
 from polymodal.workflow.learning import ClassifySettings, Learning
-from polymodal.workflow.opened import Progress, open_task
+from polymodal.workflow.opened import Opened, Progress, open_task
 from polymodal.workflow.training import split_rows
 
 __all__ = ["ClassifyResult", "ClassifySettings", "apply_classifier", "classify"]
@@ -114,7 +115,7 @@ def classify(
             learnt={**_how(saved.classifier, tuned), "balanced": settings.balanced, "seed": settings.seed},
             left_out=work.left_out,
             epochs=tuned.epochs if tuned else (),
-            notes=(*work.parts.notes, *(left if work.left_out else [])),
+            notes=(*work.parts.notes, *(left if work.left_out else []), *_drawn(list(ours), opened)),
         ),
         predictions,
         values,
@@ -165,12 +166,17 @@ def apply_classifier(
         notes.append(f"The data has no label {saved.label!r}: nothing is scored.")
     leak = _leak(vectors, predictions, values, saved.label, embedder.modalities)
     result = _result(out, classifier, saved, predictions, vectors, values, scored, leak)
-    return _written(dataclasses.replace(result, notes=tuple(notes)), predictions, values)
+    return _written(dataclasses.replace(result, notes=(*notes, *_drawn(fresh, opened))), predictions, values)
 
 
 def _score(saved: Saved, vectors: Embeddings, values: Mapping[str, str], options: Any) -> Scored:
     predictions = saved.classifier.predict(vectors)
     return score(predictions, saved.classifier, vectors, values, saved.counts, saved.label, **options)
+
+
+def _drawn(ids: Sequence[str], opened: Opened) -> list[str]:
+    note = groups_note(ids, opened.together)
+    return [note] if note else []
 
 
 def _leak(

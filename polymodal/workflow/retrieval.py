@@ -26,7 +26,7 @@ from polymodal.evaluate import (
     write_qrels,
     write_run,
 )
-from polymodal.evaluate.intervals import clusters_of, within
+from polymodal.evaluate.intervals import clusters_of, groups_note, within
 from polymodal.tasks.blend import Blend
 from polymodal.tasks.two_stage import Cost
 from polymodal.types import BadInput
@@ -203,6 +203,7 @@ def retrieve_data(
         for one, found in zip(judged, lists, strict=True)
     )
     notes = [*(log.notes if log is not None else ()), *(note for one in judged for note in one.notes), *work.notes]
+    notes += [note] if (note := groups_note(asked.ids, together, "queries")) else []
     made = RetrieveResult(
         opened.embedder.model,
         (len(asked.ids), "a query log" if log is not None else _made(asked.names)),

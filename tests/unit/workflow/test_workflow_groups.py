@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from polymodal.evaluate.intervals import groups_note
 from polymodal.workflow.classify import ClassifySettings, classify
 from polymodal.workflow.clusters import ClusterSettings, cluster_data
 from polymodal.workflow.completion import CompleteSettings, complete_attribute
@@ -119,3 +120,13 @@ def test_intervals_of_every_command_draw_whole_groups(name, shop, tmp_path, monk
     same = [where for where, (one, other) in wide.items() if one == other]
     # single ends may coincide where few items are right
     assert len(same) <= 0.25 * len(wide), same
+
+
+def test_results_say_that_groups_are_drawn(shop, tmp_path):
+    found = retrieve_data(*shop, RetrieveSettings(ks=(1,), **FEW))
+    assert f"{found.queries[0]} queries of 10." in found.notes[-1]
+    made = classify(
+        *shop, tmp_path / "p.csv", ClassifySettings("colour", controls=False, **FEW), save=tmp_path / "kept"
+    )
+    assert any("items of 10." in note for note in made.notes)
+    assert groups_note(["a", "b"], {"a": "x"}) == ""
