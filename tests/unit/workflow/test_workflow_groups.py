@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import math
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from polymodal import workflow
 from polymodal.evaluate.intervals import groups_note
 from polymodal.workflow.classify import ClassifySettings, classify
 from polymodal.workflow.clusters import ClusterSettings, cluster_data
@@ -120,6 +124,23 @@ def test_intervals_of_every_command_draw_whole_groups(name, shop, tmp_path, monk
     same = [where for where, (one, other) in wide.items() if one == other]
     # single ends may coincide where few items are right
     assert len(same) <= 0.25 * len(wide), same
+
+
+def test_every_command_that_draws_resamples_is_here():
+    """Recommendations are measured over cases, which have no groups."""
+    tested = {value.__module__ for value in globals().values() if getattr(value, "__name__", "").endswith("Settings")}
+    known = set()
+    for found in pkgutil.iter_modules(workflow.__path__, "polymodal.workflow."):
+        module = importlib.import_module(found.name)
+        known |= {
+            module.__name__
+            for value in vars(module).values()
+            if dataclasses.is_dataclass(value)
+            and value.__module__ == module.__name__
+            and "resamples" in {field.name for field in dataclasses.fields(value)}
+        }
+    assert known - {"polymodal.workflow.recommend_eval"} <= tested
+    assert len(known) > 8
 
 
 def test_results_say_that_groups_are_drawn(shop, tmp_path):
