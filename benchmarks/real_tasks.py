@@ -40,7 +40,7 @@ from polymodal.bench._base import over_seeds
 from polymodal.catalogue.reader import Catalogue
 from polymodal.recipe import Recipe
 from polymodal.types import BadInput, PolymodalError
-from polymodal.workflow.training import prepare_data, train
+from polymodal.workflow.training import prepare_data, resume, train
 
 UNTRAINED = "untrained"
 LINKS = ("upsell", "related", "crosssell")
@@ -106,10 +106,13 @@ def learn(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Pat
     for seed in [None, *options.seeds]:
         run = folder / (UNTRAINED if seed is None else f"seed-{seed}") / "run"
         wanted = recipe_on(recipe, shards, seed or 0, trained=seed is not None)
-        if not (run / "model").is_dir():
+        started = run / "recipe.json"
+        if not started.is_file():
             train(wanted, run)
-        elif Recipe.parse(json.loads((run / "recipe.json").read_text())).replace(data=wanted.data) != wanted:
+        elif Recipe.parse(json.loads(started.read_text())).replace(data=wanted.data) != wanted:
             raise BadInput("--out", "a folder with runs of this recipe, or a new one", run, "Name another folder.")
+        elif not (run / "model").is_dir():
+            resume(run)
         runs[run.parent.name] = run
     return runs
 

@@ -135,7 +135,10 @@ def test_every_seed_runs_the_commands_once_and_goes_on(tmp_path: Path, capsys: p
     assert nmi["mean"] == pytest.approx(np.mean(nmi["per_seed"]))
     assert nmi["half"] == pytest.approx(12.706 * np.std(nmi["per_seed"], ddof=1) / 2**0.5, rel=1e-3)
     assert 0 < nmi["untrained"] <= 1
+    # stopped in training, before the model was written
+    shutil.rmtree(tmp_path / "out" / "luma" / "seed-1" / "run" / "model")
     again = real_tasks.main([*asked, "--only", "cluster", "--json"])
+    assert (tmp_path / "out" / "luma" / "seed-1" / "run" / "model").is_dir()
     assert again == found
     assert "cluster {model}" not in capsys.readouterr().err
     with pytest.raises(BadInput, match="runs of this recipe"):
