@@ -7,11 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Clusters, Interval
+from polymodal.evaluate.intervals import Clusters, Interval, bounds, resampled_means
 from polymodal.evaluate.values import Result
-from polymodal.tasks.probability import BINS, bin_of, error_interval, expected_error
+from polymodal.tasks.probability import BINS, bin_of, expected_error
 
-__all__ = ["Bin", "Calibration", "calibration", "log_softmax", "negative_log_likelihood", "temperature"]
+__all__ = [
+    "Bin",
+    "Calibration",
+    "calibration",
+    "error_interval",
+    "log_softmax",
+    "negative_log_likelihood",
+    "temperature",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -92,6 +100,30 @@ def temperature(scores: Floats, truth: Ints, weight: Floats | None = None) -> fl
             inner[1] = low + golden * (high - low)
             values[1] = loss(inner[1])
     return float(np.exp((low + high) / 2))
+
+
+def error_interval(
+    probabilities: npt.ArrayLike,
+    right: npt.ArrayLike,
+    *,
+    bins: int = BINS,
+    resamples: int = 1000,
+    seed: int = 0,
+    clusters: Clusters = None,
+) -> Interval:
+    """`probability.expected_error` with its bootstrap interval; NaN of nothing. Few answers have an error above 0
+    however honest they are, and resampled ones a larger one.
+
+    Args:
+        probabilities, right: (n,).
+        clusters: (n,) answers that are drawn together: those of one case, or of one group of items.
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
+    whole = expected_error(p, y, bins)
+    if not len(p) or not resamples:
+        return Interval(whole, whole, whole, len(p))
+    gaps = np.eye(bins)[bin_of(p, bins)] * (p - y)[:, None]
+    return bounds(whole, np.abs(resampled_means(gaps, resamples, seed, clusters)).sum(1), len(p))
 
 
 def calibration(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from polymodal.evaluate import Difference, Interval, interval, paired, top_k
 from polymodal.evaluate.intervals import Clusters, within
 from polymodal.evaluate.values import Result
+from polymodal.tasks.calibration import error_interval
 from polymodal.tasks.items import Bools, Floats, Ints
-from polymodal.tasks.probability import error_interval
 from polymodal.types import BadInput
 
 __all__ = [

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.evaluate.intervals import Clusters, Interval, bounds, resampled_means
 from polymodal.types import BadInput
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "Platt",
     "bin_of",
     "brier",
-    "error_interval",
     "expected_error",
     "logistic",
     "parse_calibrator",
@@ -153,31 +151,10 @@ def expected_error(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int
     Source: Naeini, Cooper, Hauskrecht 2015; 15 bins as in Guo et al. 2017. A constant at the base rate has an error
     near 0 and knows nothing, so read it beside `brier`.
     """
-    return error_interval(probabilities, right, bins=bins, resamples=0).mean
-
-
-def error_interval(
-    probabilities: npt.ArrayLike,
-    right: npt.ArrayLike,
-    *,
-    bins: int = BINS,
-    resamples: int = 1000,
-    seed: int = 0,
-    clusters: Clusters = None,
-) -> Interval:
-    """`expected_error` with its bootstrap interval; NaN of nothing. Few answers have an error above 0 however honest
-    they are, and resampled ones a larger one.
-
-    Args:
-        clusters: (n,) answers that are drawn together: those of one case, or of one group of items.
-    """
     p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
     if not len(p):
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    gaps = np.eye(bins)[bin_of(p, bins)] * (p - y)[:, None]
-    whole = float(np.abs(gaps.mean(0)).sum())
-    drawn = np.abs(resampled_means(gaps, resamples, seed, clusters)).sum(1) if resamples else np.asarray([whole])
-    return bounds(whole, drawn, len(p))
+        return float("nan")
+    return float(np.abs(np.bincount(bin_of(p, bins), p - y, minlength=bins)).sum() / len(p))
 
 
 def bin_of(probabilities: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:

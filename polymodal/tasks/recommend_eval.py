@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, judge_lists, measure, paired
 from polymodal.evaluate.values import Result
-from polymodal.tasks.probability import Calibrator, Isotonic, Platt, brier, error_interval
+from polymodal.tasks.calibration import error_interval
+from polymodal.tasks.probability import Calibrator, Isotonic, Platt, brier
 from polymodal.types import BadInput, Embeddings, Record
 
 __all__ = [

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polymodal.tasks.calibration import error_interval
 from polymodal.tasks.completion import (
     Calibration,
     blend,
@@ -14,7 +15,6 @@ from polymodal.tasks.completion import (
     neighbour_votes,
     radius,
 )
-from polymodal.tasks.probability import error_interval
 from polymodal.types import BadInput
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from polymodal.tasks.probability import Isotonic, Platt, brier, error_interval, expected_error, parse_calibrator
+from polymodal.tasks.calibration import error_interval
+from polymodal.tasks.probability import Isotonic, Platt, brier, expected_error, parse_calibrator
 from polymodal.types import BadInput
 
 
