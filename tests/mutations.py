@@ -755,6 +755,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/unit/tasks/test_tasks_outliers.py",
     ),
     _m(
+        "a label that the queries name, scored without a word",
+        "workflow/retrieval.py",
+        'Record(i, {"words": text} if text else {})',
+        "Record(i, {})",
+        "tests/unit/workflow/test_workflow_leaks.py",
+    ),
+    _m(
         "variants of a product drawn as if they were independent",
         "evaluate/intervals.py",
         "        yield weights[:, clusters]\n",

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from polymodal.types import BadInput
 from polymodal.workflow.options import Device, Json, command
-from polymodal.workflow.terminal import console, emit, stage_bar
+from polymodal.workflow.terminal import caution, console, emit, stage_bar
 
 __all__ = ["register"]
 
@@ -56,3 +56,4 @@ def cluster(
     with stage_bar(console()) as progress:
         result = cluster_data(model, data, out, settings, command=command(), device=device, progress=progress)
     emit(json, result.to_json(), cluster_text(result))
+    caution(result.warning)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polymodal.evaluate import label_leak, leak_warning
 from polymodal.evaluate.values import plain
 from polymodal.tasks.cluster_page import cluster_page
 from polymodal.tasks.clusters import Agreement, Card, Clusters, agreement, best_k, cluster_items, make_cards
@@ -53,6 +54,7 @@ class ClusterResult:
         silhouettes: k -> silhouette, where k was to be chosen.
         agreements: with each label. controls: the same for clusters of each modality alone and of its items fused:
             (what was clustered, the agreement).
+        warning: where the input names the labels that are scored; "" where not.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class ClusterResult:
     agreements: tuple[Agreement, ...]
     controls: tuple[tuple[str, Agreement], ...]
     cards: tuple[Card, ...]
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -119,6 +122,7 @@ def cluster_data(
         agreements,
         controls,
         cards,
+        _leak(opened, vectors, {one.label: labels[one.label] for one in agreements}),
     )
     title = f"{found.k} clusters of {data.resolve().parent.name}/{data.name}"
     page = cluster_page(title, command, cards, agreements, _sentences(result), _pictures(opened, cards))
@@ -172,6 +176,11 @@ def _controls(
     return out
 
 
+def _leak(opened: Opened, vectors: ItemVectors, labels: Mapping[str, Mapping[str, str]]) -> str:
+    names = opened.embedder.modalities
+    return leak_warning([label_leak(vectors.records, values, label, names) for label, values in labels.items()])
+
+
 def _cluster(vectors: Embeddings, k: int, settings: ClusterSettings) -> Clusters:
     return one_thread(lambda: cluster_items(vectors, k, starts=settings.starts, seed=settings.seed))
 
@@ -187,6 +196,8 @@ def _sentences(result: ClusterResult) -> list[str]:
     if result.silhouettes:
         grid = ", ".join(f"{k}: {value:.3f}" for k, value in result.silhouettes.items())
         said.append(f"{result.k} has the highest silhouette ({grid}).")
+    if result.warning:
+        said.append(result.warning)
     if result.empty:
         said.append(f"{result.empty} items have nothing that the model reads, and are in no cluster.")
     return said

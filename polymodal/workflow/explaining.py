@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from polymodal.config import nearest
-from polymodal.evaluate import AS_IS, Interval, Subset
+from polymodal.evaluate import AS_IS, Interval, Subset, label_leak, leak_warning
 from polymodal.evaluate.explain import RankCorrelation
 from polymodal.evaluate.information import PairSplit
 from polymodal.evaluate.intervals import Floats
@@ -131,6 +131,7 @@ def explain_catalogue(
     bits, pairs = _probed(learnt, found, names, keys, _options(opened, settings))
     if learnt is not None and not pairs and len(names) > 1:
         notes.append("No pair of modalities has enough labelled items that have both, to learn from and to test.")
+    notes += [warning] if (warning := leak_warning([label_leak(records, keys, label, names)])) else []
     detections: tuple[Detection, ...] = ()
     if settings.check and len(names) > 1:
         detections = _checked(opened, records, found, names, keys, learnt, settings)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from polymodal.catalogue.quarantine import Quarantined
 from polymodal.catalogue.shards import Shards
-from polymodal.evaluate import Interval
+from polymodal.evaluate import Interval, label_leak, leak_warning
 from polymodal.evaluate.values import Result, plain
 from polymodal.tasks.items import Items
 from polymodal.tasks.outliers import (
@@ -141,6 +141,10 @@ def find_outliers(
     label, values = opened.label(settings.label) if opened.labels or settings.label else ("", {})
     vectors = _embed(opened)
     known, asked, notes = _known(opened, vectors, values, settings)
+    scored = frozenset(asked.ids)
+    records = [record for record in vectors.records if record.id in scored]
+    if warning := leak_warning([label_leak(records, values, label, opened.embedder.modalities)]):
+        notes = (*notes, warning)
     evidence, more = one_thread(lambda: _evidence(opened, vectors, known, settings.seed))
     ranking = rank_strange(evidence)
     unknown: tuple[Unknown, ...] = ()

@@ -19,6 +19,8 @@ from polymodal.evaluate import (
     Retrieval,
     intervals,
     judge,
+    label_leak,
+    leak_warning,
     measure,
     measure_lists,
     metric_names,
@@ -29,7 +31,7 @@ from polymodal.evaluate import (
 from polymodal.evaluate.intervals import clusters_of, groups_note, within
 from polymodal.tasks.blend import Blend
 from polymodal.tasks.two_stage import Cost
-from polymodal.types import BadInput
+from polymodal.types import BadInput, Record
 from polymodal.workflow.files import folder_aside
 from polymodal.workflow.opened import Opened, open_task
 from polymodal.workflow.pairs import QueryLog, open_log, text_modality
@@ -204,6 +206,8 @@ def retrieve_data(
     )
     notes = [*(log.notes if log is not None else ()), *(note for one in judged for note in one.notes), *work.notes]
     notes += [note] if (note := groups_note(asked.ids, together, "queries")) else []
+    if any(one.name == "coarse" for one in judged) and (warning := _leak(opened, asked, settings.label)):
+        notes.append(warning)
     made = RetrieveResult(
         opened.embedder.model,
         (len(asked.ids), "a query log" if log is not None else _made(asked.names)),
@@ -218,6 +222,13 @@ def retrieve_data(
     if out is not None:
         _write(out, made, judged, lists, asked, corpus)
     return made
+
+
+def _leak(opened: Opened, asked: Side, label: str | None) -> str:
+    """A warning where the words of more than half of the queries name the label that makes an answer right."""
+    name, values = opened.label(label)
+    records = [Record(i, {"words": text} if text else {}) for i, text in zip(asked.ids, asked.texts, strict=True)]
+    return leak_warning([label_leak(records, values, name)])
 
 
 def _searches(opened: Opened, settings: RetrieveSettings, log: QueryLog | None) -> tuple[Searches, list[Judgement]]:
