@@ -218,7 +218,7 @@ def summarise(
                 "per_seed": seeds,
                 "sd": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
                 "chance": models[0].chance[name],
-                "controls": {name: found.to_json() for name, found in others.items()},
+                "controls": {control: found.to_json() for control, found in others.items()},
             }
         )
     return lines

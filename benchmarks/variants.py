@@ -85,7 +85,7 @@ def width(values: Floats, ids: Sequence[str], together: Mapping[str, str]) -> tu
     if clusters is None:
         return int(known.sum()), int(known.sum()), 1.0
     items, groups = (interval(values[known], resamples=4000, clusters=c) for c in (None, clusters))
-    return len(clusters), int(clusters.max()) + 1, (groups.high - groups.low) / (items.high - items.low)
+    return len(clusters), len(np.unique(clusters)), (groups.high - groups.low) / (items.high - items.low)
 
 
 def widths(opened: Opened, run: Path, data: Path) -> list[dict[str, Any]]:
@@ -114,8 +114,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ways = []
     for name, each in errors.items():
         known = np.isfinite(each)
-        codes = within(groups, known)
-        assert codes is not None
+        _, codes = np.unique(groups[known], return_inverse=True)
         held = coverage(each[known], codes, options.level, options.halvings)
         ways.append(
             {

@@ -764,15 +764,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     _m(
         "variants of a product drawn as if they were independent",
         "evaluate/intervals.py",
-        "        yield weights[:, clusters]\n",
+        "        yield weights[:, of]\n",
         "        yield _draw(np.random.default_rng(seed), n, len(weights))\n",
         "tests/unit/evaluate/test_evaluate_intervals.py",
     ),
     _m(
         "a resample of groups divided by the number of all rows",
         "evaluate/intervals.py",
-        "counted = weights @ known.astype(np.float32)",
-        "counted = known.sum(0).astype(np.float32)",
+        "weights.sum(1, keepdims=True) if complete",
+        "float(len(values)) if complete",
         "tests/unit/evaluate/test_evaluate_intervals.py",
     ),
     _m(

@@ -280,16 +280,17 @@ def compare_controls(
     for control, given in controls.items():
         for subset in subset_order(s for s in given if s in controls[reference] and len(given[s])):
             ids = given[subset].ids
+            drawn = clusters_of(ids, together)
             for metric, found in bench.scores(control, subset, ids).items():
-                own = interval(found, clusters=clusters_of(ids, together), **options)
-                scores.append(ControlScore(control, subset, metric, own))
+                scores.append(ControlScore(control, subset, metric, interval(found, clusters=drawn, **options)))
                 values[control, subset, metric] = dict(zip(ids, found.tolist(), strict=True))
             if control == reference:
                 continue
             shared = _shared(controls[reference][subset].ids, ids)
+            drawn = clusters_of(shared, together)
             ours, theirs = (bench.scores(name, subset, shared) for name in (reference, control))
             for metric in [m for m in METRICS if m in ours and m in theirs]:
-                gap = paired(ours[metric], theirs[metric], clusters=clusters_of(shared, together), **options)
+                gap = paired(ours[metric], theirs[metric], clusters=drawn, **options)
                 differences.append(ControlDifference(control, subset, metric, gap))
                 gaps[control, subset, metric] = dict(zip(shared, (ours[metric] - theirs[metric]).tolist(), strict=True))
     sizes = _by_size(list(controls), reference, values, gaps, together, options)

@@ -111,18 +111,18 @@ def resample_weights(n: int, resamples: int, seed: int, clusters: Clusters = Non
     The same arguments give the same weights, so figures over one set of queries are paired.
 
     Args:
-        clusters: (n,) codes from 0.
+        clusters: (n,) a code for each query; any numbers.
 
     Source: Davison & Hinkley 1997, section 3.8, the first stage of two: whole clusters, as they are.
     """
-    units = n if clusters is None else int(clusters.max(initial=-1)) + 1
-    if clusters is None or units == 1:
+    if clusters is not None and len(clusters) != n:
+        raise BadInput("clusters", f"{n}, one for each value", len(clusters))
+    codes, of = (None, None) if clusters is None else np.unique(clusters, return_inverse=True)
+    if codes is None or len(codes) == 1:
         yield from _unit_weights(n, n, resamples, seed)
         return
-    if len(clusters) != n:
-        raise BadInput("clusters", f"{n}, one for each value", len(clusters))
-    for weights in _unit_weights(units, n, resamples, seed):
-        yield weights[:, clusters]
+    for weights in _unit_weights(len(codes), n, resamples, seed):
+        yield weights[:, of]
 
 
 def _unit_weights(units: int, columns: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -152,9 +152,10 @@ def resampled_means(values: Floats, resamples: int, seed: int, clusters: Cluster
     """Means of the columns of `values` (n, m) in every resample: (resamples, m). NaN cells are left out of the mean."""
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
+    complete = bool(known.all())
     blocks = []
     for weights in resample_weights(len(values), resamples, seed, clusters):
-        counted = weights @ known.astype(np.float32)
+        counted = weights.sum(1, keepdims=True) if complete else weights @ known.astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             blocks.append(np.asarray(weights @ filled / counted, np.float64))
     return np.concatenate(blocks)
@@ -221,10 +222,8 @@ def paired(
 
 
 def within(clusters: Clusters, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Clusters:
-    """The clusters of some rows (mask or numbers), with codes from 0; None for none."""
-    if clusters is None:
-        return None
-    return np.asarray(np.unique(clusters[rows], return_inverse=True)[1], np.int64).reshape(-1)
+    """The clusters of some rows (mask or numbers); None for none."""
+    return None if clusters is None else clusters[rows]
 
 
 def bounds(whole: float, drawn: Floats, n: int) -> Interval:

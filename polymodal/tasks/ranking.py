@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polymodal.evaluate import Difference, Interval, interval, paired
-from polymodal.evaluate.intervals import Clusters, within
+from polymodal.evaluate.intervals import Clusters
 from polymodal.evaluate.values import Result
 from polymodal.types import BadInput
 
@@ -58,24 +58,26 @@ def rank_figures(scores: Floats, sought: Bools, seed: int = 0) -> tuple[Floats, 
     Raises:
         BadInput: nothing is sought, or everything.
     """
+    return _judged(scores, sought, seed)[:3]
+
+
+def _judged(scores: Floats, sought: Bools, seed: int) -> tuple[Floats, Floats, Floats, Ints]:
+    """`rank_figures`, and the first k rows."""
     if not sought.any() or sought.all():
         raise BadInput(
             "sought", "some rows that are sought and some that are not", f"{int(sought.sum())} of {len(sought)}"
         )
     others = np.sort(scores[~sought])
     below = np.searchsorted(others, scores[sought], "left") + np.searchsorted(others, scores[sought], "right")
-    order = _order(scores, seed)
+    shuffled = np.random.default_rng(seed).permutation(len(scores))
+    order = np.asarray(shuffled[np.argsort(-scores[shuffled], kind="stable")], np.int64)
     hits = sought[order]
     precision = np.empty(len(scores))
     precision[order] = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     precision[np.isneginf(scores)] = 0.0
-    first = hits[: int(sought.sum())] & ~np.isneginf(scores[order[: int(sought.sum())]])
-    return below / (2 * len(others)), precision[sought], first.astype(np.float64)
-
-
-def _order(scores: Floats, seed: int) -> Ints:
-    shuffled = np.random.default_rng(seed).permutation(len(scores))
-    return np.asarray(shuffled[np.argsort(-scores[shuffled], kind="stable")], np.int64)
+    top = order[: int(sought.sum())]
+    first = sought[top] & ~np.isneginf(scores[top])
+    return below / (2 * len(others)), precision[sought], first.astype(np.float64), top
 
 
 def compare_rankings(
@@ -92,32 +94,21 @@ def compare_rankings(
         clusters: of each repetition (n,), rows that are drawn together in the intervals; rows of one cluster in several
             repetitions are drawn together as well.
     """
-    judged = {
-        name: [np.concatenate(part) for part in zip(*(rank_figures(s, y, seed) for s, y in each), strict=True)]
-        for name, each in runs.items()
-    }
     options: Any = {"resamples": resamples, "seed": seed}
-    wanted, top = _clusters(runs, clusters, seed)
     out: list[Ranked] = []
     ours: Floats | None = None
-    for name, (auroc, precision, first) in judged.items():
+    for name, each in runs.items():
+        found = [_judged(scores, sought, seed) for scores, sought in each]
+        auroc, precision, first = (np.concatenate([one[part] for one in found]) for part in range(3))
+        wanted = _drawn(clusters, [np.flatnonzero(sought) for _, sought in each])
         better = None if ours is None else paired(ours, precision, clusters=wanted, **options)
         ours = precision if ours is None else ours
         area, average = (interval(values, clusters=wanted, **options) for values in (auroc, precision))
-        among = interval(first, clusters=top[name], **options)
+        among = interval(first, clusters=_drawn(clusters, [one[3] for one in found]), **options)
         out.append(Ranked(name, area, average, among, len(first), better))
     return tuple(out)
 
 
-def _clusters(
-    runs: Mapping[str, list[tuple[Floats, Bools]]], clusters: Sequence[Ints] | None, seed: int
-) -> tuple[Clusters, dict[str, Clusters]]:
-    """Those of the sought rows, all repetitions together, and by name those of the rows that stand first."""
-    if clusters is None:
-        return None, dict.fromkeys(runs)
-    top: dict[str, Clusters] = {}
-    for name, each in runs.items():
-        rows = [c[_order(s, seed)[: int(y.sum())]] for c, (s, y) in zip(clusters, each, strict=True)]
-        top[name] = within(np.concatenate(rows), np.arange(sum(map(len, rows))))
-    every = [c[y] for c, (_, y) in zip(clusters, next(iter(runs.values())), strict=True)]
-    return within(np.concatenate(every), np.arange(sum(map(len, every)))), top
+def _drawn(clusters: Sequence[Ints] | None, rows: Sequence[Ints]) -> Clusters:
+    """The clusters of some rows of each repetition, one after the other."""
+    return None if clusters is None else np.concatenate([c[some] for c, some in zip(clusters, rows, strict=True)])

@@ -145,15 +145,14 @@ def _sides(
 
 def _spared(opened: Opened, items: Side, right: Ints, queries: int) -> dict[int, set[int]]:
     """Query -> items that must not count as wrong: its right ones and the variants of those."""
-    index = opened.rows.index
-    groups = dict(zip(index["id"].to_pylist(), index["group"].to_pylist(), strict=True))
+    groups = opened.together
     members: dict[str, list[int]] = {}
     for place, name in enumerate(items.ids):
-        if groups[name] is not None:
+        if name in groups:
             members.setdefault(groups[name], []).append(place)
     out: dict[int, set[int]] = {row: set() for row in range(queries)}
     for query, item in right.tolist():
-        out[query].update([item, *members.get(groups[items.ids[item]] or "", ())])
+        out[query].update([item, *members.get(groups.get(items.ids[item], ""), ())])
     return out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from polymodal.evaluate import Interval, interval
-from polymodal.evaluate.intervals import clusters_of, within
+from polymodal.evaluate.intervals import clusters_of
 from polymodal.tasks.items import Bools, Floats, Ints, Items
 from polymodal.tasks.mismatch import (
     Disagreement,
@@ -287,9 +287,8 @@ def _planted(opened: Opened, items: Items, parts: Sequence[Bools], settings: Mis
             of_named += clusters[several].tolist()
             size = int(judged.sum())
         if runs:
-            codes = within(np.asarray(of_named, np.int64), np.arange(len(named)))
-            options: Any = {"resamples": settings.resamples, "seed": settings.seed, "clusters": codes}
-            right = interval(np.asarray(named, np.float64), **options)
+            options: Any = {"resamples": settings.resamples, "seed": settings.seed}
+            right = interval(np.asarray(named, np.float64), clusters=np.asarray(of_named, np.int64), **options)
             total = sum(int(wrong.sum()) for _, _, wrong in runs)
             out.append(Swapped(modality, total, size, _rankings(runs, of_runs, settings), right if named else None))
     if not out:

@@ -107,9 +107,7 @@ def _of(
             return None
         which, keys = opened.label(label)
         return _keyed(name, f"the same {which}", queries, corpus, keys, asked or label is not None)
-    index = opened.rows.index
-    groups = {i: g for i, g in zip(index["id"].to_pylist(), index["group"].to_pylist(), strict=True) if g is not None}
-    return _keyed(name, "the same group (product)", queries, corpus, groups, asked)
+    return _keyed(name, "the same group (product)", queries, corpus, opened.together, asked)
 
 
 def _keyed(
